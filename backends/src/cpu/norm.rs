@@ -1,0 +1,88 @@
+use burn_flex::Flex;
+use burn_tensor::{DType, Tensor};
+use rayon::prelude::*;
+
+use super::simd::{dot, sum, vectorized};
+use super::slices::{modify, tensor, wide, zeros};
+use crate::ops::{NormGrads, Normed};
+
+/// Rows whose gamma and beta gradients one task adds up: fixed, so that the order of the sum is too.
+const ROWS: usize = 64;
+
+pub fn layer_norm(
+    x: Tensor<Flex, 2>,
+    gamma: Tensor<Flex, 1>,
+    beta: Tensor<Flex, 1>,
+    eps: f32,
+    dtype: DType,
+) -> Normed<Flex> {
+    let [n, c] = x.dims();
+    let (x, gamma, beta) = (wide(x), wide(gamma), wide(beta));
+    let (mut y, mut mean, mut rstd) = (zeros(n * c), zeros(n), zeros(n));
+    y.par_chunks_mut(c * ROWS)
+        .zip(x.par_chunks(c * ROWS))
+        .zip(mean.par_chunks_mut(ROWS).zip(rstd.par_chunks_mut(ROWS)))
+        .for_each(|((y, x), (mean, rstd))| {
+            vectorized(|| {
+                for (i, (y, x)) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)).enumerate() {
+                    mean[i] = sum(x.iter().copied()) / c as f32;
+                    let variance = sum(x.iter().map(|x| (x - mean[i]) * (x - mean[i]))) / c as f32;
+                    rstd[i] = 1.0 / (variance + eps).sqrt();
+                    for j in 0..c {
+                        y[j] = (x[j] - mean[i]) * rstd[i] * gamma[j] + beta[j];
+                    }
+                }
+            });
+        });
+    Normed { y: tensor(y, [n, c], dtype), mean: tensor(mean, [n], DType::F32), rstd: tensor(rstd, [n], DType::F32) }
+}
+
+/// With xhat = (x - mean) rstd and g = dy gamma: dx = rstd (g - mean(g) - xhat mean(g xhat)).
+pub fn layer_norm_backward(
+    dy: Tensor<Flex, 2>,
+    x: Tensor<Flex, 2>,
+    mean: Tensor<Flex, 1>,
+    rstd: Tensor<Flex, 1>,
+    gamma: Tensor<Flex, 1>,
+    grads: NormGrads<'_, Flex>,
+) -> Tensor<Flex, 2> {
+    let [n, c] = x.dims();
+    let (dy, x, gamma) = (wide(dy), wide(x), wide(gamma));
+    let (mean, rstd) = (wide(mean), wide(rstd));
+    let mut dx = zeros(n * c);
+    let partial: Vec<(Vec<f32>, Vec<f32>)> = dx
+        .par_chunks_mut(c * ROWS)
+        .enumerate()
+        .map(|(chunk, dx)| {
+            let (mut dgamma, mut dbeta) = (zeros(c), zeros(c));
+            let (mut xhat, mut g) = (zeros(c), zeros(c));
+            vectorized(|| {
+                for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
+                    let row = chunk * ROWS + i;
+                    let (dy, x) = (&dy[row * c..][..c], &x[row * c..][..c]);
+                    for j in 0..c {
+                        xhat[j] = (x[j] - mean[row]) * rstd[row];
+                        g[j] = dy[j] * gamma[j];
+                        dgamma[j] += dy[j] * xhat[j];
+                        dbeta[j] += dy[j];
+                    }
+                    let g_mean = sum(g.iter().copied()) / c as f32;
+                    let along = dot(&g, &xhat) / c as f32;
+                    for j in 0..c {
+                        dx[j] = (g[j] - g_mean - xhat[j] * along) * rstd[row];
+                    }
+                }
+            });
+            (dgamma, dbeta)
+        })
+        .collect();
+    modify(grads.flat, |flat| {
+        for (dgamma, dbeta) in partial {
+            for j in 0..c {
+                flat[grads.gamma.offset + j] += dgamma[j];
+                flat[grads.beta.offset + j] += dbeta[j];
+            }
+        }
+    });
+    tensor(dx, [n, c], DType::F32)
+}

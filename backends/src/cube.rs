@@ -1,0 +1,49 @@
+//! CUDA and WGPU: burn-cubecl's tensors. Every operation runs its plain-tensor reference here until its kernel exists.
+
+use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
+
+use crate::discovery::DeviceInfo;
+#[cfg(feature = "wgpu")]
+use crate::discovery::Kind;
+use crate::ops::DecoderBackend;
+
+/// NVIDIA GPUs.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub type Cuda = burn_cuda::Cuda<f32, i32>;
+
+/// Vulkan, Metal and DX12.
+#[cfg(feature = "wgpu")]
+pub type Wgpu = burn_wgpu::Wgpu<f32, i32, u32>;
+
+impl<R, F, I, BT> DecoderBackend for CubeBackend<R, F, I, BT>
+where
+    R: CubeRuntime,
+    R::Server: cubecl::server::ComputeServer,
+    F: FloatElement,
+    I: IntElement,
+    BT: BoolElement,
+{
+}
+
+/// burn's name of a discovered CUDA device.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub fn cuda_device(info: &DeviceInfo) -> burn_cuda::CudaDevice {
+    burn_cuda::CudaDevice::new(info.index)
+}
+
+/// burn's name of a discovered adapter, with its interface set up.
+#[cfg(feature = "wgpu")]
+pub fn wgpu_device(info: &DeviceInfo) -> burn_wgpu::WgpuDevice {
+    use burn_wgpu::{WgpuDevice, graphics, init_setup};
+    let device = match info.kind {
+        Kind::Discrete => WgpuDevice::DiscreteGpu(info.kind_index),
+        Kind::Integrated => WgpuDevice::IntegratedGpu(info.kind_index),
+        Kind::Virtual => WgpuDevice::VirtualGpu(info.kind_index),
+        Kind::Cpu => WgpuDevice::Cpu,
+    };
+    // Left alone, CubeCL takes Vulkan (Metal on macOS); an adapter that only DX12 sees must be asked for.
+    if info.api == "DX12" {
+        init_setup::<graphics::Dx12>(&device, Default::default());
+    }
+    device
+}

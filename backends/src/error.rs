@@ -1,0 +1,17 @@
+//! The crate's one error type.
+
+use crate::discovery::Backend;
+
+/// What went wrong, in a sentence that says what was expected, what was found and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A backend that was asked for cannot run here.
+    #[error("the {backend} backend cannot run here: {what}. {remedy}")]
+    Unavailable { backend: Backend, what: String, remedy: String },
+    /// A device index that this backend does not have.
+    #[error("the {backend} backend has no device {index}: {existing}")]
+    NoSuchDevice { backend: Backend, index: usize, existing: String },
+}
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;

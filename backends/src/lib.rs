@@ -1,0 +1,21 @@
+//! The decoder's operations over plain tensors, on every backend.
+//!
+//! `ops::DecoderBackend` is the trait; `reference` is its plain-tensor oracle; `cpu`, `cuda` and `wgpu` implement it.
+
+pub mod cpu;
+pub mod discovery;
+pub mod dropout;
+pub mod error;
+pub mod ops;
+pub mod reference;
+
+#[cfg(any(feature = "wgpu", all(feature = "cuda", not(target_os = "macos"))))]
+mod cube;
+
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub use cube::{Cuda, cuda_device};
+#[cfg(feature = "wgpu")]
+pub use cube::{Wgpu, wgpu_device};
+
+pub use cpu::Cpu;
+pub use ops::DecoderBackend;

@@ -1,0 +1,305 @@
+//! The decoder's operations, each with its forward and its backward, over plain tensors.
+//!
+//! Shapes in one letter each: B sequences, T positions, N = B x T tokens, C hidden, H heads, D = C / H, F inner width of
+//! the MLP, V vocabulary, W = 3C + F. The *compute dtype* is that of the weights (fp32, fp16 or bf16); the residual
+//! stream, statistics, the loss and every weight gradient are fp32.
+
+use burn_backend::Backend;
+use burn_tensor::{DType, Int, Tensor};
+
+use crate::dropout::Dropout;
+use crate::reference;
+
+/// The sizes of one block's activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockDims {
+    pub batch: usize,
+    pub seq: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    /// Leading dimensions of each head that are rotated; even, at most `head_dim`.
+    pub rotary_dim: usize,
+    pub mlp: usize,
+}
+
+impl BlockDims {
+    /// N: tokens in the micro-batch.
+    pub fn tokens(&self) -> usize {
+        self.batch * self.seq
+    }
+
+    /// C: width of the residual stream.
+    pub fn hidden(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// W: columns of the fused projection, `[q | k | v | fc1]`.
+    pub fn fused(&self) -> usize {
+        3 * self.hidden() + self.mlp
+    }
+
+    /// 1 / sqrt(D): what attention scores are multiplied with.
+    pub fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+}
+
+/// A row-major matrix inside a flat buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixSlot {
+    pub offset: usize,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+/// A vector inside a flat buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorSlot {
+    pub offset: usize,
+    pub len: usize,
+}
+
+/// Where the gradients of a weight and its bias are accumulated: slots of one flat fp32 buffer.
+pub struct WeightGrads<'a, B: Backend> {
+    pub flat: &'a mut Tensor<B, 1>,
+    pub weight: MatrixSlot,
+    pub bias: VectorSlot,
+}
+
+/// Where the gradients of a norm's scale and shift are accumulated.
+pub struct NormGrads<'a, B: Backend> {
+    pub flat: &'a mut Tensor<B, 1>,
+    pub gamma: VectorSlot,
+    pub beta: VectorSlot,
+}
+
+/// A layer norm's result and what its backward needs besides the input.
+pub struct Normed<B: Backend> {
+    /// `[N, C]` in the compute dtype.
+    pub y: Tensor<B, 2>,
+    /// `[N]` fp32.
+    pub mean: Tensor<B, 1>,
+    /// `[N]` fp32: 1 / sqrt(variance + eps).
+    pub rstd: Tensor<B, 1>,
+}
+
+/// Attention's result and what its backward needs besides q, k, v.
+pub struct Attended<B: Backend> {
+    /// `[N, C]` in the compute dtype.
+    pub o: Tensor<B, 2>,
+    /// `[B * H * T]` fp32: log-sum-exp of each row of scaled, masked scores.
+    pub lse: Tensor<B, 1>,
+}
+
+/// cos and sin of position x frequency, each `[T, rotary_dim / 2]` fp32.
+#[derive(Clone)]
+pub struct RotaryTable<B: Backend> {
+    pub cos: Tensor<B, 2>,
+    pub sin: Tensor<B, 2>,
+}
+
+/// Whether `rotary` turns forward (on q and k) or back (on their gradients).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Forward,
+    Back,
+}
+
+/// One AdamW step's scalars.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    pub lr: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    pub weight_decay: f32,
+    /// Updates made including this one, from 1: decides the bias corrections.
+    pub update: u64,
+    /// What the accumulated gradients are multiplied with first: unscaling and clipping in one factor.
+    pub grad_factor: f32,
+}
+
+/// The buffers of one parameter group that AdamW reads and writes, all `[len]`.
+pub struct AdamWBuffers<B: Backend> {
+    /// Weights in the compute dtype. In fp32 they are the master weights themselves.
+    pub weights: Tensor<B, 1>,
+    /// fp32 master weights; `None` where the compute dtype is fp32.
+    pub master: Option<Tensor<B, 1>>,
+    pub m: Tensor<B, 1>,
+    pub v: Tensor<B, 1>,
+}
+
+/// A burn backend that runs the decoder.
+///
+/// Each method's default body is the plain-tensor reference in `crate::reference`, so any burn backend can run the whole
+/// program, and an override has its oracle beside it. Methods that take a tensor by value may write into it; the
+/// `into` argument of a backward method is written in its own columns and returned.
+pub trait DecoderBackend: Backend {
+    /// The matrix at `slot` of a flat buffer, `[rows, cols]`.
+    fn matrix(flat: &Tensor<Self, 1>, slot: MatrixSlot) -> Tensor<Self, 2> {
+        let MatrixSlot { offset, rows, cols } = slot;
+        flat.clone().slice([offset..offset + rows * cols]).reshape([rows, cols])
+    }
+
+    /// The vector at `slot` of a flat buffer.
+    fn vector(flat: &Tensor<Self, 1>, slot: VectorSlot) -> Tensor<Self, 1> {
+        flat.clone().slice([slot.offset..slot.offset + slot.len])
+    }
+
+    /// Sets every element to zero.
+    fn clear(flat: &mut Tensor<Self, 1>) {
+        flat.inplace(|flat| flat.zeros_like());
+    }
+
+    /// Rows of `table` `[V, C]` at `tokens` `[N]`, as fp32 `[N, C]`.
+    fn token_embedding(table: Tensor<Self, 2>, tokens: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        reference::embedding(table, tokens)
+    }
+
+    /// Adds `dx` `[N, C]` fp32 to the rows of the table's gradient at `tokens`.
+    fn token_embedding_backward(
+        dx: Tensor<Self, 2>,
+        tokens: Tensor<Self, 1, Int>,
+        grads: &mut Tensor<Self, 1>,
+        table: MatrixSlot,
+    ) {
+        reference::embedding_backward(dx, tokens, grads, table);
+    }
+
+    /// Layer norm over the last dimension of `x` `[N, C]` fp32; `gamma` and `beta` are `[C]`.
+    fn layer_norm_forward(
+        x: Tensor<Self, 2>,
+        gamma: Tensor<Self, 1>,
+        beta: Tensor<Self, 1>,
+        eps: f32,
+        dtype: DType,
+    ) -> Normed<Self> {
+        reference::layer_norm(x, gamma, beta, eps, dtype)
+    }
+
+    /// Returns the gradient of the norm's input, fp32 `[N, C]`, given that of its output `dy` (any float dtype).
+    fn layer_norm_backward(
+        dy: Tensor<Self, 2>,
+        x: Tensor<Self, 2>,
+        mean: Tensor<Self, 1>,
+        rstd: Tensor<Self, 1>,
+        gamma: Tensor<Self, 1>,
+        grads: NormGrads<'_, Self>,
+    ) -> Tensor<Self, 2> {
+        reference::layer_norm_backward(dy, x, mean, rstd, gamma, grads)
+    }
+
+    /// `x` `[N, K]` times `weight` `[O, K]` transposed, plus `bias` `[O]`, in the compute dtype with fp32 sums.
+    fn linear_forward(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
+        reference::linear(x, weight, bias)
+    }
+
+    /// Returns the gradient of `x` `[N, K]`, in the compute dtype; adds those of weight and bias.
+    fn linear_backward(
+        dy: Tensor<Self, 2>,
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        grads: WeightGrads<'_, Self>,
+    ) -> Tensor<Self, 2> {
+        reference::linear_backward(dy, x, weight, grads)
+    }
+
+    /// Rotates the first `rotary_dim` dimensions of each head of q and k in `fused` `[N, W]`, pairing i with
+    /// i + rotary_dim / 2 (GPT-NeoX's half-split form, as in transformers' modeling_phi.py).
+    fn rotary(fused: Tensor<Self, 2>, table: &RotaryTable<Self>, dims: BlockDims, turn: Turn) -> Tensor<Self, 2> {
+        reference::rotary(fused, table, dims, turn)
+    }
+
+    /// Causal softmax attention of the rotated q, k and v in `fused` `[N, W]`, with dropout on the probabilities.
+    fn attention_forward(fused: Tensor<Self, 2>, dims: BlockDims, dropout: Option<Dropout>) -> Attended<Self> {
+        reference::attention(fused, dims, dropout)
+    }
+
+    /// Writes the gradients of the rotated q, k and v into columns `..3C` of `into` `[N, W]`.
+    fn attention_backward(
+        d_o: Tensor<Self, 2>,
+        fused: Tensor<Self, 2>,
+        attended: Attended<Self>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+        into: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        reference::attention_backward(d_o, fused, attended, dims, dropout, into)
+    }
+
+    /// GELU (tanh form) of columns `3C..` of `fused` `[N, W]`: `[N, F]`.
+    fn gelu_tanh(fused: Tensor<Self, 2>, dims: BlockDims) -> Tensor<Self, 2> {
+        reference::gelu(fused, dims)
+    }
+
+    /// Writes the gradient of GELU's input into columns `3C..` of `into` `[N, W]`.
+    fn gelu_tanh_backward(
+        dh: Tensor<Self, 2>,
+        fused: Tensor<Self, 2>,
+        dims: BlockDims,
+        into: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        reference::gelu_backward(dh, fused, dims, into)
+    }
+
+    /// `x + drop(attention) + drop(mlp)`: fp32 `[N, C]` from an fp32 stream and two branches in the compute dtype.
+    fn residual(
+        x: Tensor<Self, 2>,
+        attention: Tensor<Self, 2>,
+        mlp: Tensor<Self, 2>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+    ) -> Tensor<Self, 2> {
+        reference::residual(x, attention, mlp, dims, dropout)
+    }
+
+    /// The gradients of the two branches, in `dtype`, given that of the sum, fp32 `[N, C]`.
+    fn residual_backward(
+        dx: Tensor<Self, 2>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+        dtype: DType,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        reference::residual_backward(dx, dims, dropout, dtype)
+    }
+
+    /// Dropout on the embedding's output, fp32 `[N, C]`; its own backward, since it only multiplies.
+    fn embedding_dropout(x: Tensor<Self, 2>, seq: usize, dropout: Option<Dropout>) -> Tensor<Self, 2> {
+        reference::embedding_dropout(x, seq, dropout)
+    }
+
+    /// Sum over tokens of the cross entropy (nats, fp32 `[1]`) of `h` `[N, C]` times `weight` `[V, C]` transposed plus
+    /// `bias` `[V]` against `targets` `[N]`.
+    fn linear_cross_entropy(
+        h: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        targets: Tensor<Self, 1, Int>,
+    ) -> Tensor<Self, 1> {
+        reference::linear_cross_entropy(h, weight, bias, targets)
+    }
+
+    /// As `linear_cross_entropy`, and besides the sum the gradient of `scale` x sum with respect to `h`, in the compute
+    /// dtype; those of weight and bias are added. Logits exist for a chunk of tokens at a time only.
+    fn linear_cross_entropy_backward(
+        h: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        targets: Tensor<Self, 1, Int>,
+        scale: f32,
+        grads: WeightGrads<'_, Self>,
+    ) -> (Tensor<Self, 1>, Tensor<Self, 2>) {
+        reference::linear_cross_entropy_backward(h, weight, bias, targets, scale, grads)
+    }
+
+    /// Sum of squares of a flat fp32 buffer, `[1]`; not finite where any element is not.
+    fn sum_of_squares(flat: &Tensor<Self, 1>) -> Tensor<Self, 1> {
+        reference::sum_of_squares(flat)
+    }
+
+    /// One AdamW update (Loshchilov and Hutter, algorithm 2, decoupled decay scaled by lr as in PyTorch) of a parameter
+    /// group; decay applies to its first `decay_len` elements.
+    fn adamw(buffers: AdamWBuffers<Self>, grads: &Tensor<Self, 1>, decay_len: usize, step: AdamWStep) -> AdamWBuffers<Self> {
+        reference::adamw(buffers, grads, decay_len, step)
+    }
+}

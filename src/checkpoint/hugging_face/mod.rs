@@ -1,0 +1,17 @@
+//! Model directories as Hugging Face transformers has them: config.json and safetensors, in and out.
+
+mod config;
+mod config_write;
+mod read;
+mod write;
+
+pub use config::{ModelConfig, read_architecture, read_config};
+pub use config_write::{ConfigExtras, write_config};
+pub use read::WeightsReader;
+pub use write::{DEFAULT_SHARD_BYTES, write_weights};
+
+/// The one file of weights that are not sharded.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// Which shard holds which tensor.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+pub const CONFIG_FILE: &str = "config.json";

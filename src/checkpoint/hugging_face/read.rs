@@ -1,0 +1,178 @@
+//! Reading the weights of a Hugging Face directory, in one file or in shards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use serde::Deserialize;
+
+use super::{INDEX_FILE, SINGLE_FILE};
+use crate::checkpoint::element;
+use crate::checkpoint::tensor_file::TensorFile;
+use crate::error::{Error, Result};
+
+/// Endings of tensors that some exports carry and that no model needs: they are computed from the configuration.
+const BUFFERS: [&str; 4] =
+    ["rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"];
+
+/// The weights of a model directory, memory-mapped.
+#[derive(Debug)]
+pub struct WeightsReader {
+    dir: PathBuf,
+    files: Vec<TensorFile>,
+    /// The file that holds each tensor.
+    holder: BTreeMap<String, usize>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl WeightsReader {
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists (the order of transformers).
+    ///
+    /// # Errors
+    /// If there are neither, a shard is missing (all are named), or a file is not a whole safetensors file.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let single = dir.join(SINGLE_FILE);
+        let index = dir.join(INDEX_FILE);
+        if single.is_file() {
+            return Self::from_files(dir, vec![TensorFile::open(&single)?]);
+        }
+        if index.is_file() {
+            return Self::open_shards(dir, &index);
+        }
+        let pickled = dir.join("pytorch_model.bin").is_file() || dir.join("pytorch_model.bin.index.json").is_file();
+        let hint = if pickled {
+            "only pytorch_model.bin is there: save it again with save_pretrained(..., safe_serialization=True)"
+        } else {
+            "name a directory that holds the model's weights"
+        };
+        Err(Error::file(dir, format!("has no weights: expected {SINGLE_FILE} or {INDEX_FILE}; {hint}")))
+    }
+
+    fn open_shards(dir: &Path, index_path: &Path) -> Result<Self> {
+        let bytes = fs::read(index_path).map_err(Error::io("read", index_path))?;
+        let index: Index = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::file(index_path, format!("is no index of shards ({error}): expected {{\"weight_map\": {{...}}}}"))
+        })?;
+        let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+        // A name only: an index must not reach out of its directory.
+        if let Some(odd) = shards.iter().find(|name| name.contains(['/', '\\']) || **name == "..") {
+            return Err(Error::file(
+                index_path,
+                format!("lists the shard \"{odd}\": expected a file beside the index"),
+            ));
+        }
+        let missing: Vec<&str> = shards.iter().copied().filter(|name| !dir.join(name).is_file()).collect();
+        if !missing.is_empty() {
+            let what = format!("lists shards that are missing: {}; fetch them again", missing.join(", "));
+            return Err(Error::file(index_path, what));
+        }
+        let files = shards.iter().map(|name| TensorFile::open(&dir.join(name))).collect::<Result<_>>()?;
+        let reader = Self::from_files(dir, files)?;
+        let misplaced: Vec<&str> = index
+            .weight_map
+            .iter()
+            .filter(|(name, shard)| reader.holding(name).is_none_or(|file| !file.path().ends_with(shard)))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !misplaced.is_empty() {
+            let what = format!("its shards do not hold the tensors that it says: {}", misplaced.join(", "));
+            return Err(Error::file(index_path, what));
+        }
+        Ok(reader)
+    }
+
+    fn from_files(dir: &Path, files: Vec<TensorFile>) -> Result<Self> {
+        let mut holder = BTreeMap::new();
+        for (index, file) in files.iter().enumerate() {
+            for name in file.names() {
+                if let Some(other) = holder.insert(name.clone(), index) {
+                    let other = files[other].path().display();
+                    return Err(Error::file(file.path(), format!("holds {name}, which {other} holds too: remove one")));
+                }
+            }
+        }
+        Ok(Self { dir: dir.to_path_buf(), files, holder })
+    }
+
+    /// Holds the weights against the tensors that a model needs, (name, shape) each.
+    ///
+    /// # Errors
+    /// One error that names every tensor that is missing, extra, of another shape, or not F32, F16 or BF16.
+    pub fn check(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        let (mut missing, mut wrong) = (Vec::new(), Vec::new());
+        for (name, shape) in expected {
+            let Some(file) = self.holding(name) else {
+                missing.push(name.as_str());
+                continue;
+            };
+            let (found, dtype) = (file.shape(name)?, file.dtype(name)?);
+            if found != shape.as_slice() {
+                wrong.push(format!("{name} has shape {found:?}, expected {shape:?}"));
+            }
+            if element::torch_name(dtype).is_none() {
+                wrong.push(format!("{name} is {dtype}, expected F32, F16 or BF16"));
+            }
+        }
+        let needed: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        let extra: Vec<&str> = self.names().filter(|name| !needed.contains(name) && !is_buffer(name)).collect();
+        let mut problems = Vec::new();
+        if !missing.is_empty() {
+            problems.push(format!("missing: {}", missing.join(", ")));
+        }
+        if !extra.is_empty() {
+            problems.push(format!("not part of the model: {}", extra.join(", ")));
+        }
+        problems.append(&mut wrong);
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::file(
+            &self.dir,
+            format!("the weights are not those of the model in config.json: {}", problems.join("; ")),
+        ))
+    }
+
+    /// Every tensor's name, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.holder.keys().map(String::as_str)
+    }
+
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        self.file(name)?.shape(name)
+    }
+
+    pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        self.file(name)?.dtype(name)
+    }
+
+    /// A tensor's little-endian bytes, straight from the memory map; not necessarily aligned.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        self.file(name)?.bytes(name)
+    }
+
+    /// Converts a tensor to f32; `out` has as many elements as the tensor.
+    pub fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<()> {
+        self.file(name)?.read_f32(name, out)
+    }
+
+    fn holding(&self, name: &str) -> Option<&TensorFile> {
+        self.holder.get(name).map(|index| &self.files[*index])
+    }
+
+    fn file(&self, name: &str) -> Result<&TensorFile> {
+        self.holding(name).ok_or_else(|| Error::file(&self.dir, format!("has no tensor {name}")))
+    }
+}
+
+fn is_buffer(name: &str) -> bool {
+    BUFFERS.iter().any(|buffer| name.ends_with(buffer))
+}
+
+#[cfg(test)]
+#[path = "weights_tests.rs"]
+mod tests;

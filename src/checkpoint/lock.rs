@@ -1,0 +1,79 @@
+//! One trainer a run directory.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+use super::storage;
+use crate::error::{Error, Result};
+
+/// Held by the process that writes a run directory; the operating system gives it back when the process ends, however
+/// it ends.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+    exclusive: bool,
+}
+
+impl RunLock {
+    /// Locks `RUN/.lock`, creating the directory and the file where they are missing.
+    ///
+    /// # Errors
+    /// If another process holds it (the message has its process id), or the file cannot be created.
+    pub fn acquire(run_dir: &Path) -> Result<Self> {
+        storage::create_dir(run_dir)?;
+        let path = run_dir.join(".lock");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(storage::write_error("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Windows lets nobody read a locked file: the message then does without the process id.
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.trim().parse::<u32>().map(|id| format!(" (process {id})")).unwrap_or_default();
+                return Err(Error::failed(format!(
+                    "{} is in use by another trainer{holder}: wait until it ends, stop it, or choose another --out",
+                    run_dir.display()
+                )));
+            }
+            // Lustre and NFS mounted without locks: training there must still be possible.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                return Ok(Self { _file: file, exclusive: false });
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+        }
+        // Only for the message above; the lock holds without it.
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Self { _file: file, exclusive: true })
+    }
+
+    /// False where the file system has no locks, so that a second trainer would go unnoticed: worth a warning.
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_trainer_is_refused_until_the_first_ends() {
+        let run = tempfile::tempdir().unwrap();
+        let dir = run.path().join("new").join("run");
+        let first = RunLock::acquire(&dir).unwrap();
+        assert!(first.is_exclusive());
+        let message = RunLock::acquire(&dir).unwrap_err().to_string();
+        assert!(message.contains("in use by another trainer"), "{message}");
+        #[cfg(unix)]
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        drop(first);
+        RunLock::acquire(&dir).unwrap();
+    }
+}

@@ -1,0 +1,89 @@
+use clap::CommandFactory;
+
+use super::*;
+use crate::config::preset_names;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn definitions_are_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_option_is_explained() {
+    for command in Cli::command().get_subcommands() {
+        assert!(command.get_about().is_some(), "{}", command.get_name());
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+        }
+    }
+}
+
+#[test]
+fn the_presets_in_the_help_are_those_that_exist() {
+    let mut command = Cli::command();
+    let help = command.find_subcommand_mut("train").unwrap().render_help().to_string();
+    for name in preset_names() {
+        assert!(help.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn no_command_is_the_demo_with_defaults() {
+    let cli = parse("trainer --backend wgpu").unwrap();
+    assert!(cli.command.is_none());
+    assert_eq!(cli.global.backend, BackendName::Wgpu);
+    let Some(Command::Demo(args)) = parse("trainer demo").unwrap().command else { panic!("not the demo") };
+    assert_eq!(args, DemoArgs::default());
+}
+
+#[test]
+fn commands_of_the_design_parse() {
+    for line in [
+        "trainer prepare a b.jsonl --out d --tokenizer bytes --val-fraction 0.05 --shard-tokens 1000 --force --json",
+        "trainer train --preset laptop --data d --out r --set train.steps=20 --set data.seed=3 --backend cpu",
+        "trainer train --config c.toml --out r --init-from m",
+        "trainer train --out r --resume",
+        "trainer evaluate --model m --data d --batch 4 --seq-len 128 --max-batches 3 --json",
+        "trainer logits --model m --tokens t.bin --seq-len 64 --out l.safetensors",
+        "trainer generate --model m --prompt x --temperature 0.8 --top-p 0.95 --top-k 40 --seed 1 --samples 2 --json",
+        "trainer export r --out d --dtype fp16",
+        "trainer estimate --preset phi-1 --precision bf16 --micro-batch 4 --accumulate 2 --devices 8 --json",
+        "trainer devices --json --device 1",
+        "trainer bench --hidden 128 --layers 4 --heads 2 --vocab 2048 --seq 256 --micro-batch 4 --accumulate 1 \
+         --precision fp32 --dropout 0.1 --steps 3 --warmup 1 --json",
+        "trainer bench --preset phi-1 --precision fp16",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    let Some(Command::Train(args)) = parse("trainer train --out r --set a=1 --set b=2").unwrap().command else {
+        panic!("not train")
+    };
+    assert_eq!(args.config.sets, ["a=1", "b=2"]);
+    assert_eq!(parse("trainer devices --device 1").unwrap().global.device, Some(1));
+}
+
+#[test]
+fn wrong_usage_is_refused() {
+    for line in [
+        "trainer prepare --out d",
+        "trainer prepare a --out d --val-fraction 1",
+        "trainer prepare a --out d --shard-tokens 0",
+        "trainer train --preset laptop",
+        "trainer train --out r --resume --init-from m",
+        "trainer generate --model m --prompt x --prompt-file f",
+        "trainer generate --model m --top-p 0",
+        "trainer generate --model m --temperature nan",
+        "trainer logits --model m --tokens t --seq-len 0 --out o",
+        "trainer bench --preset phi-1 --hidden 3",
+        "trainer bench --precision fp8",
+        "trainer --backend tpu",
+        "trainer humaneval",
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}

@@ -1,0 +1,62 @@
+//! From the chosen device to code that is generic over its backend.
+
+use burn_tensor::DType;
+use trainer_backends::discovery::{Backend, Choice};
+use trainer_backends::{Cpu, DecoderBackend};
+
+use super::args::Global;
+use super::choose_device;
+use crate::config::Precision;
+use crate::error::{Error, Result};
+use crate::report::peak::peak_flops;
+use crate::train::run::DeviceFacts;
+use crate::train::state::dtype;
+
+/// A command's work, for whichever backend was chosen.
+pub trait Task {
+    type Output;
+
+    fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<Self::Output>;
+}
+
+/// Chooses the device that the options name, says which and why, and runs `task` there.
+///
+/// # Errors
+/// A backend that is not there, and whatever the task fails with.
+pub fn with_backend<T: Task>(global: &Global, task: T) -> Result<T::Output> {
+    let choice = choose_device(global)?;
+    eprintln!("backend {}", choice.reason);
+    match choice.backend {
+        Backend::Cpu => task.run::<Cpu>(&Default::default(), &choice),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu => {
+            let device = trainer_backends::wgpu_device(&choice.device);
+            task.run::<trainer_backends::Wgpu>(&device, &choice)
+        }
+        #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+        Backend::Cuda => {
+            let device = trainer_backends::cuda_device(&choice.device);
+            task.run::<trainer_backends::Cuda>(&device, &choice)
+        }
+        #[allow(unreachable_patterns)]
+        other => Err(Error::input(format!("this build has no {other} backend: build it with --features {other}"))),
+    }
+}
+
+/// What a run shows of its device.
+pub fn facts(choice: &Choice, precision: Precision) -> DeviceFacts {
+    DeviceFacts {
+        description: format!("{}: {} ({})", choice.backend, choice.device.name, choice.device.api),
+        peak_flops: peak_flops(&choice.device.name, precision),
+    }
+}
+
+/// # Errors
+/// A dtype that the device does not compute in.
+pub fn check_precision<B: DecoderBackend>(device: &B::Device, precision: Precision) -> Result<DType> {
+    let dtype = dtype(precision);
+    if B::supports_dtype(device, dtype) {
+        return Ok(dtype);
+    }
+    Err(Error::input(format!("this device does not compute in {precision}: choose another precision or device")))
+}

@@ -1,0 +1,162 @@
+//! `trainer bench`: whole training steps on random tokens, timed.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use trainer_backends::DecoderBackend;
+use trainer_backends::discovery::Choice;
+use trainer_backends::dropout::mix64;
+
+use super::args::{BenchArgs, Global};
+use super::backend::{Task, check_precision, with_backend};
+use super::{print, print_json};
+use crate::config::Config;
+use crate::error::Result;
+use crate::model::{Decoder, HostBuffers};
+use crate::report::peak::peak_flops;
+use crate::train::state::TrainState;
+use crate::train::step::{Batches, training_step};
+
+/// One measurement. Field names are those of benches/peers/pytorch_phi.py.
+#[derive(Serialize)]
+struct Report {
+    backend: String,
+    device: String,
+    params: u64,
+    dtype: String,
+    micro_batch: usize,
+    accumulate: usize,
+    seq: usize,
+    dropout: f64,
+    steps: usize,
+    step_ms_median: f64,
+    step_ms_min: f64,
+    step_ms_max: f64,
+    tokens_per_s: f64,
+    /// TFLOP/s of the model's FLOPs, full-attention convention.
+    model_tflops: f64,
+    mfu: Option<f64>,
+    /// Peak memory: of the process on the CPU; `null` where the device does not tell.
+    peak_gib: Option<f64>,
+    /// Loss of the last step: of random tokens, so near ln(vocabulary).
+    loss: f64,
+}
+
+pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
+    let config = configuration(args)?;
+    let report = with_backend(global, Bench { args, config })?;
+    if args.json {
+        return print_json(&report);
+    }
+    print(&format!(
+        "{} {}: {:.1} tokens/s; step {:.2} ms median ({:.2} to {:.2}); {:.3} model TFLOP/s; {} parameters\n",
+        report.backend,
+        report.dtype,
+        report.tokens_per_s,
+        report.step_ms_median,
+        report.step_ms_min,
+        report.step_ms_max,
+        report.model_tflops,
+        report.params
+    ))
+}
+
+fn configuration(args: &BenchArgs) -> Result<Config> {
+    let mut sets = Vec::new();
+    if args.preset.is_none() {
+        sets.extend([
+            format!("model.hidden={}", args.hidden),
+            format!("model.layers={}", args.layers),
+            format!("model.heads={}", args.heads),
+            format!("model.vocab={}", args.vocab),
+            format!("model.seq_len={}", args.seq),
+        ]);
+    }
+    sets.extend([
+        format!("train.batch={}", args.micro_batch * args.accumulate),
+        format!("train.micro_batch={}", args.micro_batch),
+        format!("train.precision={}", args.precision),
+        // Enough that the schedule never reaches zero.
+        format!("train.steps={}", 1_000 + args.warmup + args.steps),
+        format!("model.dropout={:?}", args.dropout),
+        "optimizer.lr=1e-4".into(),
+    ]);
+    Config::resolve(Some(args.preset.as_deref().unwrap_or("demo")), None, &sets)
+}
+
+/// The same random tokens whatever the position, as the PyTorch peer has them.
+struct RandomTokens {
+    vocab: u64,
+}
+
+impl Batches for RandomTokens {
+    fn fill(&self, _: u64, inputs: &mut [i32], targets: &mut [i32]) -> Result<()> {
+        let token = |i: usize| (mix64(i as u64) % self.vocab) as i32;
+        inputs.iter_mut().enumerate().for_each(|(i, input)| *input = token(i));
+        targets.iter_mut().enumerate().for_each(|(i, target)| *target = token(i + 1));
+        Ok(())
+    }
+}
+
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    config: Config,
+}
+
+impl Task for Bench<'_> {
+    type Output = Report;
+
+    fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<Report> {
+        let Self { args, config } = self;
+        check_precision::<B>(device, args.precision)?;
+        let decoder = Decoder::<B>::new(config.architecture(), config.model.seq_len, device, config.train.recompute);
+        let weights = HostBuffers::init(&decoder.arch, &decoder.table, 0);
+        let mut state = TrainState::new(&config, &decoder.table, weights, device);
+        let batches = RandomTokens { vocab: config.model.vocab as u64 };
+        let mut times = Vec::with_capacity(args.steps);
+        let mut loss = f64::NAN;
+        for step in 0..args.warmup + args.steps {
+            let started = Instant::now();
+            // Reads loss and norm back, so the step is over when it returns but for the update, which the sync waits for.
+            loss = training_step(&decoder, &mut state, &config, &batches)?.loss;
+            B::sync(device).map_err(|error| crate::error::Error::failed(format!("the device failed: {error}")))?;
+            if step >= args.warmup {
+                times.push(started.elapsed().as_secs_f64());
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        let median = times[times.len() / 2];
+        let tokens_per_s = config.tokens_per_step() as f64 / median;
+        let flops = decoder.arch.flops_per_token(config.model.seq_len) * tokens_per_s;
+        Ok(Report {
+            backend: choice.backend.to_string(),
+            device: choice.device.name.clone(),
+            params: decoder.arch.parameters(),
+            dtype: args.precision.to_string(),
+            micro_batch: args.micro_batch,
+            accumulate: args.accumulate,
+            seq: config.model.seq_len,
+            dropout: args.dropout,
+            steps: args.steps,
+            step_ms_median: median * 1e3,
+            step_ms_min: times[0] * 1e3,
+            step_ms_max: times[times.len() - 1] * 1e3,
+            tokens_per_s,
+            model_tflops: flops / 1e12,
+            mfu: peak_flops(&choice.device.name, args.precision).map(|peak| flops / peak),
+            peak_gib: peak_resident_gib(choice),
+            loss,
+        })
+    }
+}
+
+/// The process's peak resident memory, where the model lives in it.
+fn peak_resident_gib(choice: &Choice) -> Option<f64> {
+    if choice.backend != trainer_backends::discovery::Backend::Cpu {
+        return None;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib / (1u64 << 20) as f64)
+}

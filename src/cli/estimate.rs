@@ -1,0 +1,237 @@
+//! `trainer estimate`: parameters, FLOPs and memory of a configuration, without training.
+
+use serde::Serialize;
+
+use super::args::{EstimateArgs, Global};
+use crate::config::{Config, Precision};
+use crate::error::{Error, Result};
+use crate::model::architecture::Architecture;
+use crate::model::memory::{LOSS_CHUNK_TOKENS, Memory, Plan};
+use crate::report::table::{Align, Table, bytes, si, thousands};
+
+pub fn run(args: &EstimateArgs, _: &Global) -> Result<()> {
+    let estimate = Estimate::new(&super::resolve(&args.config)?, args)?;
+    if args.json { super::print_json(&estimate) } else { super::print(&estimate.text()) }
+}
+
+/// The object that `--json` prints. Memory is in bytes on each device.
+#[derive(Debug, Serialize)]
+struct Estimate {
+    parameters: u64,
+    parameters_by_part: ParametersByPart,
+    flops_per_token: f64,
+    flops_per_step: f64,
+    flops_total: f64,
+    tokens_per_step: u64,
+    steps: u64,
+    precision: Precision,
+    micro_batch: usize,
+    accumulate: usize,
+    devices: usize,
+    seq_len: usize,
+    recompute: bool,
+    memory: Memory,
+    memory_total: u64,
+}
+
+/// Parameters of the decoder, the parts of a block summed over its blocks.
+#[derive(Debug, Serialize)]
+struct ParametersByPart {
+    embedding: u64,
+    layer_norms: u64,
+    attention: u64,
+    mlp: u64,
+    lm_head: u64,
+}
+
+impl ParametersByPart {
+    fn of(architecture: &Architecture) -> Self {
+        let [c, f, v, l] =
+            [architecture.hidden, architecture.mlp, architecture.vocab, architecture.layers].map(|n| n as u64);
+        Self {
+            embedding: v * c,
+            // Weight and bias, one norm a block and the final one.
+            layer_norms: (l + 1) * 2 * c,
+            // q, k, v and dense.
+            attention: l * 4 * (c * c + c),
+            mlp: l * (c * f + f + f * c + c),
+            lm_head: v * c + v,
+        }
+    }
+
+    fn parts(&self) -> [(&'static str, u64); 5] {
+        [
+            ("embedding", self.embedding),
+            ("layer norms", self.layer_norms),
+            ("attention", self.attention),
+            ("MLP", self.mlp),
+            ("lm_head", self.lm_head),
+        ]
+    }
+}
+
+impl Estimate {
+    /// # Errors
+    /// `Error::Input` where the configuration's batch does not divide over the micro-batches and devices asked for.
+    fn new(config: &Config, args: &EstimateArgs) -> Result<Self> {
+        let architecture = config.architecture();
+        let (micro_batch, devices) = (args.micro_batch.unwrap_or(config.train.micro_batch), args.devices);
+        let too_large =
+            || Error::input("micro-batch x accumulate x devices is too large to count: choose smaller ones");
+        let pass = micro_batch.checked_mul(devices).ok_or_else(too_large)?;
+        let accumulate = match args.accumulate {
+            Some(accumulate) => accumulate,
+            None if config.train.batch.is_multiple_of(pass) => config.train.batch / pass,
+            None => {
+                return Err(Error::input(format!(
+                    "train.batch {} is not a multiple of micro-batch {micro_batch} x {devices} devices: choose them so that it \
+                     is, or give --accumulate",
+                    config.train.batch
+                )));
+            }
+        };
+        let sequences = pass.checked_mul(accumulate).ok_or_else(too_large)? as u64;
+        let tokens_per_step = sequences.checked_mul(config.model.seq_len as u64).ok_or_else(too_large)?;
+        let precision = args.precision.unwrap_or(config.train.precision);
+        let memory = Memory::estimate(
+            &architecture,
+            &Plan {
+                precision,
+                micro_batch: micro_batch as u64,
+                seq_len: config.model.seq_len as u64,
+                recompute: config.train.recompute,
+                devices: devices as u64,
+            },
+        );
+        let flops_per_token = architecture.flops_per_token(config.model.seq_len);
+        let flops_per_step = flops_per_token * tokens_per_step as f64;
+        Ok(Self {
+            parameters: architecture.parameters(),
+            parameters_by_part: ParametersByPart::of(&architecture),
+            flops_per_token,
+            flops_per_step,
+            flops_total: flops_per_step * config.train.steps as f64,
+            tokens_per_step,
+            steps: config.train.steps,
+            precision,
+            micro_batch,
+            accumulate,
+            devices,
+            seq_len: config.model.seq_len,
+            recompute: config.train.recompute,
+            memory_total: memory.total(),
+            memory,
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut parameters =
+            Table::new([("parameters", Align::Left), ("count", Align::Right), ("share", Align::Right)]);
+        let share = |part: u64, of: u64| format!("{:.1}%", 100.0 * part as f64 / of as f64);
+        for (part, count) in self.parameters_by_part.parts() {
+            parameters.row([part.to_owned(), thousands(count), share(count, self.parameters)]);
+        }
+        parameters.rule().row(["total".to_owned(), thousands(self.parameters)]);
+
+        let mut compute = Table::pairs();
+        compute.row(["training FLOPs a token", &format!("{}FLOPs", si(self.flops_per_token))]);
+        let step = format!(
+            "{} ({} x {} tokens x {} accumulated x {} device{})",
+            thousands(self.tokens_per_step),
+            self.micro_batch,
+            thousands(self.seq_len as u64),
+            self.accumulate,
+            self.devices,
+            if self.devices == 1 { "" } else { "s" },
+        );
+        compute.row(["tokens a step", &step]);
+        compute.row(["FLOPs a step", &format!("{}FLOPs", si(self.flops_per_step))]);
+        compute.row([
+            format!("whole run of {} steps", thousands(self.steps)),
+            format!("{}tokens, {}FLOPs", si(self.tokens_per_step as f64 * self.steps as f64), si(self.flops_total)),
+        ]);
+
+        let mut memory =
+            Table::new([("memory on each device", Align::Left), ("bytes", Align::Right), ("share", Align::Right)]);
+        for (part, count) in self.memory.parts() {
+            memory.row([part.to_owned(), bytes(count), share(count, self.memory_total)]);
+        }
+        memory.rule().row(["total".to_owned(), bytes(self.memory_total)]);
+        format!("{parameters}\n{compute}\n{memory}{}\n", self.notes())
+    }
+
+    /// What the memory table counts.
+    fn notes(&self) -> String {
+        let kept = if self.recompute { "block inputs kept, blocks recomputed" } else { "all block activations kept" };
+        let master = match self.precision {
+            Precision::Fp32 => "; in fp32 the weights are the master weights",
+            _ => "",
+        };
+        let split = if self.devices > 1 { "; master weights and moments split over the devices" } else { "" };
+        let chunk = (self.micro_batch as u64).saturating_mul(self.seq_len as u64).min(LOSS_CHUNK_TOKENS);
+        format!("{}, {kept}, logits of {chunk} tokens at a time{master}{split}", self.precision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::args::ConfigArgs;
+    use super::*;
+
+    fn args(preset: &str) -> EstimateArgs {
+        let config = ConfigArgs { preset: Some(preset.into()), config: None, sets: Vec::new() };
+        EstimateArgs { config, precision: None, micro_batch: None, accumulate: None, devices: 1, json: false }
+    }
+
+    fn estimate(args: &EstimateArgs) -> Result<Estimate> {
+        Estimate::new(&super::super::resolve(&args.config)?, args)
+    }
+
+    #[test]
+    fn phi_1_is_shown_as_the_paper_counts_it() {
+        let estimate = estimate(&args("phi-1")).unwrap();
+        let text = estimate.text();
+        for part in ["1,418,270,720", "9.085 GFLOPs", "2,097,152 (16 x 2,048 tokens x 64 accumulated x 1 device)"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let json = serde_json::to_value(&estimate).unwrap();
+        assert_eq!(json["parameters"], 1_418_270_720u64);
+        assert_eq!(json["precision"], "fp16");
+        assert_eq!(json["memory"]["gradients"], 4 * 1_418_270_720u64);
+        assert!((json["flops_per_token"].as_f64().unwrap() / 1e9 - 9.085).abs() < 1e-3);
+    }
+
+    #[test]
+    fn parts_add_up() {
+        for preset in crate::config::preset_names() {
+            let estimate = estimate(&args(preset)).unwrap();
+            let sum: u64 = estimate.parameters_by_part.parts().iter().map(|(_, count)| count).sum();
+            assert_eq!(sum, estimate.parameters, "{preset}");
+            assert_eq!(estimate.memory_total, estimate.memory.parts().iter().map(|(_, count)| count).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn options_replace_the_configurations() {
+        let changed = EstimateArgs {
+            precision: Some(Precision::Bf16),
+            micro_batch: Some(4),
+            devices: 8,
+            ..args("phi-1-finetune")
+        };
+        let eight = estimate(&changed).unwrap();
+        assert_eq!((eight.accumulate, eight.tokens_per_step, eight.precision), (8, 256 * 2048, Precision::Bf16));
+        assert!(eight.text().contains("split over the devices"));
+        let accumulated = estimate(&EstimateArgs { accumulate: Some(3), ..changed }).unwrap();
+        assert_eq!(accumulated.tokens_per_step, 4 * 8 * 3 * 2048);
+    }
+
+    #[test]
+    fn batches_that_do_not_divide_or_cannot_be_counted_are_refused() {
+        let error = estimate(&EstimateArgs { devices: 7, ..args("phi-1") }).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("16 x 7 devices"), "{error}");
+        let error = estimate(&EstimateArgs { micro_batch: Some(usize::MAX), devices: 2, ..args("phi-1") }).unwrap_err();
+        assert!(error.to_string().contains("too large"), "{error}");
+    }
+}

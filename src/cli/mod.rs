@@ -1,0 +1,89 @@
+//! The command line: one file a command.
+
+pub mod args;
+mod backend;
+mod bench;
+mod demo;
+mod devices;
+mod estimate;
+mod evaluate;
+mod export;
+mod generate;
+mod logits;
+mod model;
+mod prepare;
+mod train;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+use trainer_backends::discovery::{Choice, choose};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use args::{Cli, Command, ConfigArgs, Global};
+
+/// Parses the command line, runs one command and returns the process's exit code: 0 done, 1 failed, 2 wrong usage or input.
+pub fn run() -> ExitCode {
+    quiet_graphics_drivers();
+    let Cli { global, command } = Cli::parse();
+    let done = match command.unwrap_or_else(|| Command::Demo(Default::default())) {
+        Command::Demo(args) => demo::run(&args, &global),
+        Command::Prepare(args) => prepare::run(&args, &global),
+        Command::Train(args) => train::run(&args, &global),
+        Command::Evaluate(args) => evaluate::run(&args, &global),
+        Command::Logits(args) => logits::run(&args, &global),
+        Command::Generate(args) => generate::run(&args, &global),
+        Command::Export(args) => export::run(&args, &global),
+        Command::Estimate(args) => estimate::run(&args, &global),
+        Command::Devices(args) => devices::run(&args, &global),
+        Command::Bench(args) => bench::run(&args, &global),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// The device that `--backend` and `--device` name.
+///
+/// # Errors
+/// `Error::Input` where it is not there: what is missing and how to get it, or which devices there are.
+pub fn choose_device(global: &Global) -> Result<Choice> {
+    choose(global.backend.into(), global.device).map_err(|error| Error::input(error.to_string()))
+}
+
+/// The configuration that the options name.
+pub(crate) fn resolve(args: &ConfigArgs) -> Result<Config> {
+    Config::resolve(args.preset.as_deref(), args.config.as_deref(), &args.sets)
+}
+
+/// Writes to standard output. A reader that has gone away (`trainer devices | head -1`) is no failure.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "standard output")(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes one JSON object and a line end to standard output.
+pub(crate) fn print_json(object: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(object).map_err(|error| Error::failed(format!("JSON: {error}")))?;
+    print(&format!("{text}\n"))
+}
+
+/// Mesa's device-selection layer looks for a Wayland display whenever Vulkan is loaded, and where there is none writes
+/// "error: XDG_RUNTIME_DIR is invalid" to stderr. It has nothing to select on such a machine unless it is told.
+fn quiet_graphics_drivers() {
+    let unset = |name| std::env::var_os(name).is_none();
+    if cfg!(target_os = "linux") && ["XDG_RUNTIME_DIR", "DISPLAY", "MESA_VK_DEVICE_SELECT"].into_iter().all(unset) {
+        // SAFETY: called first in the process, before any other thread could read the environment.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}

@@ -1,0 +1,292 @@
+//! One split of a data set: a row of memory-mapped shards that reads as one array of tokens.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::manifest::{MANIFEST, Manifest};
+use super::sampler::mix;
+use super::shard::{ShardMeta, TokenShard};
+use crate::error::{Error, Result};
+
+/// Which part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    Train,
+    Val,
+}
+
+impl Split {
+    /// `train` or `val`, as file names have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+        }
+    }
+}
+
+/// The tokens of one split.
+pub struct Dataset {
+    storage: Storage,
+    tokens: u64,
+    /// Where it came from, for messages.
+    source: PathBuf,
+    meta: Option<ShardMeta>,
+}
+
+enum Storage {
+    /// Shards, and the position of each one's first token.
+    Shards(Vec<TokenShard>, Vec<u64>),
+    Memory(Vec<u16>),
+}
+
+impl Dataset {
+    /// Opens `path`: a directory that `trainer prepare` wrote, a directory of llm.c shards with `train` or `val` in their
+    /// names, or one shard (which is then the whole split).
+    ///
+    /// # Errors
+    /// Nothing there, a missing or damaged shard, a split without tokens, shards of different tokenizers.
+    pub fn open(path: &Path, split: Split) -> Result<Self> {
+        let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
+        if !metadata.is_dir() {
+            return Self::from_shards(path, vec![TokenShard::open(path)?]);
+        }
+        let shards = match Manifest::read(path)? {
+            Some(manifest) => shards_of_manifest(path, &manifest, split)?,
+            None => shards_by_name(path, split)?,
+        };
+        Self::from_shards(path, shards)
+    }
+
+    /// A data set in memory, for a corpus that the program makes itself. `vocab_size`: ids are below it, if known.
+    ///
+    /// # Errors
+    /// An id that is not below `vocab_size`.
+    pub fn from_tokens(tokens: Vec<u16>, vocab_size: Option<usize>) -> Result<Self> {
+        let source = PathBuf::from("the built-in corpus");
+        let dataset = Self { tokens: tokens.len() as u64, storage: Storage::Memory(tokens), source, meta: None };
+        if let Some(vocab_size) = vocab_size {
+            dataset.check_vocab(vocab_size)?;
+        }
+        Ok(dataset)
+    }
+
+    fn from_shards(source: &Path, shards: Vec<TokenShard>) -> Result<Self> {
+        let meta = shards.first().and_then(TokenShard::meta);
+        if let Some(other) = shards.iter().find(|shard| shard.meta() != meta) {
+            return Err(Error::file(
+                other.path(),
+                format!(
+                    "was made with another tokenizer than {}: the shards of a split must come from one `trainer prepare`",
+                    shards[0].path().display()
+                ),
+            ));
+        }
+        let mut tokens = 0;
+        let starts = shards
+            .iter()
+            .map(|shard| {
+                let start = tokens;
+                tokens += shard.tokens();
+                start
+            })
+            .collect();
+        if tokens == 0 {
+            return Err(Error::file(source, "holds no tokens: prepare it from more text"));
+        }
+        Ok(Self { storage: Storage::Shards(shards, starts), tokens, source: source.to_path_buf(), meta })
+    }
+
+    /// Number of tokens of the split.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Ids are below this, where the shards say so.
+    pub fn vocab_size(&self) -> Option<usize> {
+        self.meta.map(|meta| meta.vocab_size as usize)
+    }
+
+    /// `Tokenizer::fingerprint` of the tokenizer that made the ids, where the shards say so.
+    pub fn tokenizer_fingerprint(&self) -> Option<u64> {
+        self.meta.map(|meta| meta.tokenizer)
+    }
+
+    /// The id that ends each document, where the shards say so.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.meta.map(|meta| meta.end_of_text)
+    }
+
+    /// Copies tokens `start..start + out.len()` into `out`, across the borders of shards.
+    ///
+    /// # Errors
+    /// A range past the end.
+    pub fn read(&self, start: u64, out: &mut [u16]) -> Result<()> {
+        let end = start.checked_add(out.len() as u64).filter(|&end| end <= self.tokens).ok_or_else(|| {
+            Error::failed(format!(
+                "{}: expected to read {} tokens at {start}, but it holds {}: the data set is not the one that the run \
+                 started with",
+                self.source.display(),
+                out.len(),
+                self.tokens
+            ))
+        })?;
+        match &self.storage {
+            Storage::Memory(tokens) => out.copy_from_slice(&tokens[start as usize..end as usize]),
+            Storage::Shards(shards, starts) => {
+                let (mut rest, mut at) = (out, start);
+                let mut index = starts.partition_point(|&first| first <= start).saturating_sub(1);
+                while !rest.is_empty() {
+                    let offset = at - starts[index];
+                    let here = rest.len().min((shards[index].tokens() - offset) as usize);
+                    let (now, later) = std::mem::take(&mut rest).split_at_mut(here);
+                    shards[index].read(offset, now);
+                    (rest, at, index) = (later, at + here as u64, index + 1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A hash that tells one data set from another, so that a resumed run can refuse other data: over the shards' headers
+    /// (which hold checksums) and both ends of their tokens. It does not read the data whole; [`Dataset::verify`] does.
+    pub fn fingerprint(&self) -> u64 {
+        let fold = |hash: u64, bytes: &[u8]| mix(hash ^ u64::from(crc32fast::hash(bytes)) ^ (bytes.len() as u64) << 32);
+        match &self.storage {
+            Storage::Memory(tokens) => tokens.chunks(1 << 16).fold(mix(self.tokens), |hash, chunk| {
+                fold(hash, &chunk.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>())
+            }),
+            Storage::Shards(shards, _) => shards.iter().fold(mix(self.tokens), |hash, shard| {
+                let (header, first, last) = shard.identity();
+                fold(fold(fold(hash, header), first), last)
+            }),
+        }
+    }
+
+    /// Checks that every id is below `vocab`, a model's vocabulary. Shards of ours say so in their header; others are read.
+    ///
+    /// # Errors
+    /// An id, or a vocabulary, that the model does not have.
+    pub fn check_vocab(&self, vocab: usize) -> Result<()> {
+        if let Some(own) = self.vocab_size() {
+            if own <= vocab {
+                return Ok(());
+            }
+            return Err(Error::file(
+                &self.source,
+                format!(
+                    "was prepared with a vocabulary of {own} ids, but the model has {vocab}: set model.vocab to at least \
+                     {own}, or prepare the data with another tokenizer"
+                ),
+            ));
+        }
+        let highest = self.highest_id();
+        if usize::from(highest) < vocab {
+            return Ok(());
+        }
+        Err(Error::file(
+            &self.source,
+            format!(
+                "holds token id {highest}, but the model's vocabulary has only {vocab} ids: set model.vocab to at least {}, \
+                 or use data made with the model's tokenizer",
+                usize::from(highest) + 1
+            ),
+        ))
+    }
+
+    /// The highest id in the data. Reads all of it.
+    pub fn highest_id(&self) -> u16 {
+        match &self.storage {
+            Storage::Memory(tokens) => tokens.iter().copied().max().unwrap_or(0),
+            Storage::Shards(shards, _) => shards
+                .par_iter()
+                .flat_map(|shard| shard.bytes().par_chunks(1 << 20))
+                .map(|chunk| chunk.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).max().unwrap_or(0))
+                .max()
+                .unwrap_or(0),
+        }
+    }
+
+    /// Reads every shard and compares it with its checksum, where it has one.
+    pub fn verify(&self) -> Result<()> {
+        match &self.storage {
+            Storage::Memory(_) => Ok(()),
+            Storage::Shards(shards, _) => shards.par_iter().try_for_each(TokenShard::verify),
+        }
+    }
+}
+
+/// The shards that the manifest lists, each one there and as long as the manifest says.
+fn shards_of_manifest(dir: &Path, manifest: &Manifest, split: Split) -> Result<Vec<TokenShard>> {
+    let part = manifest.part(split);
+    if part.shards.is_empty() {
+        return Err(Error::file(
+            dir,
+            match split {
+                Split::Train => "has no training tokens: prepare it from more text".to_string(),
+                Split::Val => "has no validation part: prepare it again with --val-fraction above 0 and at least two \
+                               documents, or train with validation.every = 0"
+                    .to_string(),
+            },
+        ));
+    }
+    part.shards
+        .iter()
+        .map(|entry| {
+            let path = dir.join(&entry.file);
+            if !path.exists() {
+                return Err(Error::file(
+                    &path,
+                    format!("is missing, but {MANIFEST} lists it: copy it here or run `trainer prepare` again"),
+                ));
+            }
+            let shard = TokenShard::open(&path)?;
+            let expected = (entry.tokens, Some(entry.crc32.as_str()));
+            let stored = shard.stored_crc32().map(|crc| format!("{crc:08x}"));
+            if (shard.tokens(), stored.as_deref()) != expected {
+                return Err(Error::file(
+                    &path,
+                    format!(
+                        "expected the shard that {MANIFEST} lists ({} tokens, CRC-32 {}), found another ({} tokens, CRC-32 \
+                         {}): the directory mixes two data sets; run `trainer prepare` again",
+                        entry.tokens,
+                        entry.crc32,
+                        shard.tokens(),
+                        stored.as_deref().unwrap_or("none")
+                    ),
+                ));
+            }
+            Ok(shard)
+        })
+        .collect()
+}
+
+/// The .bin files with the split's name in theirs, in the order of their names.
+fn shards_by_name(dir: &Path, split: Split) -> Result<Vec<TokenShard>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let path = entry.map_err(Error::io("read", dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".bin") && name.contains(split.name()) {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        return Err(Error::file(
+            dir,
+            format!(
+                "expected a data set ({MANIFEST} from `trainer prepare`, or .bin shards with {} in their names), found \
+                 neither",
+                split.name()
+            ),
+        ));
+    }
+    paths.sort();
+    paths.iter().map(|path| TokenShard::open(path)).collect()
+}
+
+#[cfg(test)]
+#[path = "dataset_tests.rs"]
+mod tests;

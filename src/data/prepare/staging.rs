@@ -1,0 +1,147 @@
+//! The output directory: built beside its place under another name, and renamed into it once it is whole.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::data::manifest::{MANIFEST, Manifest};
+use crate::error::{Error, Result};
+
+/// A directory under construction. Dropped before [`Staging::commit`], it is removed; left behind by a killed run, the
+/// next run removes it.
+pub struct Staging {
+    out: PathBuf,
+    dir: PathBuf,
+    replaced: PathBuf,
+    lock_path: PathBuf,
+    /// Held until the end, so that two runs cannot build the same data set at once.
+    lock: Option<File>,
+}
+
+impl Staging {
+    /// Checks that `out` may be written and makes the directory to build in.
+    ///
+    /// # Errors
+    /// `out` holds something other than an earlier data set, or one and `force` is not set; another run is at work on it;
+    /// the directory beside it cannot be made.
+    pub fn begin(out: &Path, force: bool) -> Result<Self> {
+        let (parent, name) = match (out.parent(), out.file_name()) {
+            (Some(parent), Some(name)) => (parent, name.to_string_lossy().into_owned()),
+            _ => return Err(Error::file(out, "expected the name of a directory to make: choose another --out")),
+        };
+        check_replaceable(out, force)?;
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        let beside = |what: &str| parent.join(format!(".{name}.{what}"));
+        let lock_path = beside("lock");
+        let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::file(out, "another `trainer prepare` is writing it: wait for that one to end"));
+            }
+            // A file system without locks: carry on, two runs at once are the user's to avoid there.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &lock_path)(error)),
+        }
+        let staging = Self {
+            out: out.to_path_buf(),
+            dir: beside("partial"),
+            replaced: beside("replaced"),
+            lock_path,
+            lock: Some(lock),
+        };
+        remove_dir(&staging.dir)?;
+        fs::create_dir(&staging.dir).map_err(Error::io("create", &staging.dir))?;
+        Ok(staging)
+    }
+
+    /// The directory to build in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Moves the finished directory into place. An earlier data set is first moved aside and only removed afterwards.
+    pub fn commit(self, force: bool) -> Result<()> {
+        // What lies there may have changed since `begin`.
+        check_replaceable(&self.out, force)?;
+        sync_dir(&self.dir)?;
+        if self.out.join(MANIFEST).exists() {
+            remove_dir(&self.replaced)?;
+            fs::rename(&self.out, &self.replaced).map_err(Error::io("replace", &self.out))?;
+        } else if self.out.exists() {
+            fs::remove_dir(&self.out).map_err(Error::io("replace", &self.out))?;
+        }
+        fs::rename(&self.dir, &self.out).map_err(Error::io("write", &self.out))?;
+        if let Some(parent) = self.dir.parent() {
+            sync_dir(parent)?;
+        }
+        remove_dir(&self.replaced)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After a commit there is nothing left under this name. What cannot be removed here, the next run removes.
+        let _ = fs::remove_dir_all(&self.dir);
+        // Windows removes no open file; while the lock is held elsewhere, no run gets past `begin`.
+        if cfg!(not(unix)) {
+            self.lock = None;
+        }
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// `out` may be missing, empty, or (with `force`) an earlier data set and nothing else.
+fn check_replaceable(out: &Path, force: bool) -> Result<()> {
+    let entries = match fs::read_dir(out) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(Error::file(out, "is a file, where the data set's directory should go: choose another --out"));
+        }
+        Err(error) => return Err(Error::io("read", out)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.map_err(Error::io("read", out))?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let of_a_data_set = |name: &String| {
+        let shard = name.ends_with(".bin") && (name.starts_with("train-") || name.starts_with("val-"));
+        shard || [MANIFEST, "tokenizer.json", "tokenizer_config.json"].contains(&name.as_str())
+    };
+    let stranger = names.iter().find(|name| !of_a_data_set(name));
+    if stranger.is_some() || !matches!(Manifest::read(out), Ok(Some(_))) {
+        return Err(Error::file(
+            out,
+            format!(
+                "holds something other than an earlier data set ({}), which is not replaced: choose another --out, or empty \
+                 it yourself",
+                stranger.unwrap_or(&names[0])
+            ),
+        ));
+    }
+    if force {
+        return Ok(());
+    }
+    Err(Error::file(out, "already holds a data set: choose another --out, or replace it with --force"))
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a directory durable, where the platform can: elsewhere (Windows) renames are journalled.
+fn sync_dir(dir: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", dir))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Any Hugging Face tokenizer.json, run by the `tokenizers` crate.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::hf_json;
+use crate::error::{Error, Result};
+
+/// A tokenizer read from a file, with the file itself, so that it can be handed on unchanged.
+pub struct FileTokenizer {
+    tokenizer: tokenizers::Tokenizer,
+    json: Vec<u8>,
+    /// The tokenizer_config.json that lay beside it, if any.
+    config: Option<Vec<u8>>,
+    end_of_text: u32,
+    end_of_text_token: String,
+    vocabulary: Vec<(u32, String)>,
+}
+
+impl FileTokenizer {
+    /// Reads `path`, a tokenizer.json.
+    pub fn open(path: &Path, json: Vec<u8>) -> Result<Self> {
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| {
+            Error::file(path, format!("expected a Hugging Face tokenizer.json, but it does not load: {error}"))
+        })?;
+        // A corpus is encoded whole: what the file says of padding and truncation is for batches of prompts.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| Error::file(path, format!("cannot lift truncation: {error}")))?;
+        let (end_of_text_token, end_of_text) = ["<|endoftext|>", "</s>"]
+            .into_iter()
+            .find_map(|token| tokenizer.token_to_id(token).map(|id| (token.to_string(), id)))
+            .ok_or_else(|| {
+                Error::file(
+                    path,
+                    "its vocabulary has neither <|endoftext|> nor </s>, one of which must stand between documents: \
+                     add one of them to the tokenizer's added_tokens",
+                )
+            })?;
+        let vocabulary = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+        let config = read_optional(&path.with_file_name("tokenizer_config.json"))?;
+        Ok(Self { tokenizer, json, config, end_of_text, end_of_text_token, vocabulary })
+    }
+
+    /// One more than the highest id.
+    pub fn vocab_size(&self) -> usize {
+        self.vocabulary.iter().map(|(id, _)| *id as usize + 1).max().unwrap_or(0)
+    }
+
+    pub fn end_of_text(&self) -> u32 {
+        self.end_of_text
+    }
+
+    pub fn fingerprint(&self) -> u64 {
+        hf_json::vocabulary_fingerprint(self.vocabulary.clone())
+    }
+
+    /// Whether the file says the same as `json`, in whatever order and layout.
+    pub fn is_same_as(&self, json: &serde_json::Value) -> bool {
+        serde_json::from_slice::<serde_json::Value>(&self.json).is_ok_and(|own| own == *json)
+    }
+
+    /// Appends the ids of `text`, without the special tokens that a post-processor would add around a prompt.
+    pub fn encode_into(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|error| Error::failed(format!("the tokenizer cannot encode this text: {error}")))?;
+        out.extend_from_slice(encoding.get_ids());
+        Ok(())
+    }
+
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer
+            .decode(ids, false)
+            .map_err(|error| Error::failed(format!("the tokenizer cannot decode these ids: {error}")))
+    }
+
+    /// The files to write into a model or data directory: (name, contents).
+    pub fn files(&self) -> [(&'static str, Vec<u8>); 2] {
+        let config = self
+            .config
+            .clone()
+            .unwrap_or_else(|| format!("{:#}\n", hf_json::config_json(&self.end_of_text_token)).into_bytes());
+        [("tokenizer.json", self.json.clone()), ("tokenizer_config.json", config)]
+    }
+}
+
+/// `path` itself, or the tokenizer.json inside it if it is a directory.
+pub fn tokenizer_path(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() }
+}
+
+fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}

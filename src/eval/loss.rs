@@ -1,0 +1,57 @@
+//! A model's loss on a data set.
+
+use burn_tensor::{DType, Tensor};
+use trainer_backends::DecoderBackend;
+
+use crate::data::dataset::Dataset;
+use crate::data::sampler::Sampler;
+use crate::error::Result;
+use crate::model::weights::download_one;
+use crate::model::{Buffers, Decoder};
+
+/// Batches whose losses are summed on the device before they come to the host.
+const SYNC_EVERY: u64 = 16;
+
+/// Mean loss (nats a token) and the tokens it was taken over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loss {
+    pub nats: f64,
+    pub tokens: u64,
+}
+
+/// Mean loss over the sequences of `dataset` in order, `batch` at a time; `max_batches` 0 means all of them.
+/// `done` is called with the sequences done and the sequences in all.
+///
+/// # Errors
+/// A data set shorter than one sequence.
+pub fn mean_loss<B: DecoderBackend>(
+    decoder: &Decoder<B>,
+    weights: &Buffers<B>,
+    dataset: &Dataset,
+    (batch, seq): (usize, usize),
+    max_batches: usize,
+    mut done: impl FnMut(u64, u64),
+) -> Result<Loss> {
+    let sampler = Sampler::in_order(dataset.tokens(), seq)?;
+    let limit = if max_batches == 0 { u64::MAX } else { (max_batches * batch) as u64 };
+    let sequences = sampler.sequences().min(limit);
+    let mut total = 0.0;
+    let mut pending = Tensor::<B, 1>::zeros([1], (&decoder.device, DType::F32));
+    let mut position = 0;
+    let mut rounds = 0;
+    while position < sequences {
+        let rows = (sequences - position).min(batch as u64) as usize;
+        let (mut inputs, mut targets) = (vec![0; rows * seq], vec![0; rows * seq]);
+        sampler.fill(dataset, position, &mut inputs, &mut targets)?;
+        pending = pending + decoder.loss(weights, &inputs, &targets, rows);
+        position += rows as u64;
+        rounds += 1;
+        if rounds % SYNC_EVERY == 0 || position == sequences {
+            total += f64::from(download_one(&pending)[0]);
+            pending = pending.zeros_like();
+            done(position, sequences);
+        }
+    }
+    let tokens = sequences * seq as u64;
+    Ok(Loss { nats: total / tokens as f64, tokens })
+}

@@ -1,0 +1,6 @@
+//! What a model can do: its loss, its text, its programs.
+
+pub mod execute;
+pub mod exercises;
+pub mod generate;
+pub mod loss;

@@ -1,0 +1,95 @@
+//! One decoder block, forward and backward.
+//!
+//! phi's parallel block: `x + drop(attention(ln(x))) + drop(mlp(ln(x)))` with one layer norm ("Textbooks Are All You
+//! Need", section 2.3). q, k, v and fc1 share the norm's output, so they are one product. Shapes: N tokens, C hidden,
+//! F inner MLP width, W = 3C + F.
+
+use burn_tensor::{DType, Tensor};
+use trainer_backends::DecoderBackend;
+use trainer_backends::dropout::Dropout;
+use trainer_backends::ops::{Attended, BlockDims, NormGrads, Normed, RotaryTable, Turn, WeightGrads};
+
+use super::table::BlockSlots;
+
+/// What a block needs besides its input and weights.
+pub struct BlockContext<'a, B: DecoderBackend> {
+    pub dims: BlockDims,
+    pub slots: BlockSlots,
+    pub rotary: &'a RotaryTable<B>,
+    pub norm_eps: f32,
+    pub attention_dropout: Option<Dropout>,
+    pub residual_dropout: Option<Dropout>,
+}
+
+/// What backward needs of a block's forward.
+pub struct Saved<B: DecoderBackend> {
+    /// The block's input, fp32 `[N, C]`.
+    pub x: Tensor<B, 2>,
+    /// Everything else; `None` where it is recomputed from `x`.
+    pub activations: Option<Activations<B>>,
+}
+
+/// A block's intermediate results.
+pub struct Activations<B: DecoderBackend> {
+    normed: Normed<B>,
+    /// `[N, W]`: rotated q and k, v, and fc1's output.
+    fused: Tensor<B, 2>,
+    attended: Attended<B>,
+    /// `[N, F]`: GELU's output.
+    gelu: Tensor<B, 2>,
+}
+
+/// Returns the block's output, fp32 `[N, C]`, and its activations.
+pub fn forward<B: DecoderBackend>(
+    context: &BlockContext<'_, B>,
+    weights: &Tensor<B, 1>,
+    x: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Activations<B>) {
+    let BlockContext { dims, slots, rotary, norm_eps, attention_dropout, residual_dropout } = context;
+    let (dims, slots) = (*dims, *slots);
+    let vector = |slot| B::vector(weights, slot);
+    let matrix = |slot| B::matrix(weights, slot);
+
+    let normed = B::layer_norm_forward(x.clone(), vector(slots.gamma), vector(slots.beta), *norm_eps, weights.dtype());
+    let fused = B::linear_forward(normed.y.clone(), matrix(slots.fused), vector(slots.fused_bias));
+    let fused = B::rotary(fused, rotary, dims, Turn::Forward);
+    let attended = B::attention_forward(fused.clone(), dims, *attention_dropout);
+    let attention = B::linear_forward(attended.o.clone(), matrix(slots.dense), vector(slots.dense_bias));
+    let gelu = B::gelu_tanh(fused.clone(), dims);
+    let mlp = B::linear_forward(gelu.clone(), matrix(slots.fc2), vector(slots.fc2_bias));
+    let out = B::residual(x, attention, mlp, dims, *residual_dropout);
+    (out, Activations { normed, fused, attended, gelu })
+}
+
+/// Returns the gradient of the block's input, fp32 `[N, C]`, given that of its output; adds those of the weights.
+pub fn backward<B: DecoderBackend>(
+    context: &BlockContext<'_, B>,
+    weights: &Tensor<B, 1>,
+    saved: Saved<B>,
+    dout: Tensor<B, 2>,
+    grads: &mut Tensor<B, 1>,
+) -> Tensor<B, 2> {
+    let BlockContext { dims, slots, rotary, .. } = context;
+    let (dims, slots) = (*dims, *slots);
+    let dtype: DType = weights.dtype();
+    let Saved { x, activations } = saved;
+    let Activations { normed, fused, attended, gelu } =
+        activations.unwrap_or_else(|| forward(context, weights, x.clone()).1);
+
+    let (d_attention, d_mlp) = B::residual_backward(dout.clone(), dims, context.residual_dropout, dtype);
+    let fc2 = WeightGrads { flat: grads, weight: slots.fc2, bias: slots.fc2_bias };
+    let d_gelu = B::linear_backward(d_mlp, gelu, B::matrix(weights, slots.fc2), fc2);
+    let dense = WeightGrads { flat: grads, weight: slots.dense, bias: slots.dense_bias };
+    let d_o = B::linear_backward(d_attention, attended.o.clone(), B::matrix(weights, slots.dense), dense);
+
+    let d_fused = Tensor::empty([dims.tokens(), dims.fused()], (&x.device(), dtype));
+    let d_fused = B::gelu_tanh_backward(d_gelu, fused.clone(), dims, d_fused);
+    let d_fused = B::attention_backward(d_o, fused, attended, dims, context.attention_dropout, d_fused);
+    let d_fused = B::rotary(d_fused, rotary, dims, Turn::Back);
+
+    let Normed { y, mean, rstd } = normed;
+    let projection = WeightGrads { flat: grads, weight: slots.fused, bias: slots.fused_bias };
+    let d_normed = B::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection);
+    let norm = NormGrads { flat: grads, gamma: slots.gamma, beta: slots.beta };
+    dout + B::layer_norm_backward(d_normed, x, mean, rstd, B::vector(weights, slots.gamma), norm)
+}

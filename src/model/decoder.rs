@@ -1,0 +1,203 @@
+//! The whole decoder: tokens to loss, and back to every weight's gradient. No tape: one step reads top to bottom.
+
+use burn_tensor::{DType, Int, Tensor, TensorData};
+use trainer_backends::DecoderBackend;
+use trainer_backends::dropout::Dropout;
+use trainer_backends::ops::{BlockDims, NormGrads, RotaryTable, WeightGrads};
+
+use super::architecture::Architecture;
+use super::block::{self, BlockContext, Saved};
+use super::table::ParameterTable;
+use super::weights::Buffers;
+
+/// Dropout of one micro-batch; `None` at evaluation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MicroBatchDropout {
+    pub embedding: Option<Dropout>,
+    pub attention: Option<Dropout>,
+    pub residual: Option<Dropout>,
+}
+
+/// A decoder's shape on a device. The weights are handed in, since whoever updates them must own them alone.
+pub struct Decoder<B: DecoderBackend> {
+    pub arch: Architecture,
+    pub table: ParameterTable,
+    pub device: B::Device,
+    rotary: RotaryTable<B>,
+    /// Keep only each block's input and compute the rest again in backward.
+    recompute: bool,
+}
+
+/// The state between forward and backward.
+struct Forward<B: DecoderBackend> {
+    blocks: Vec<Saved<B>>,
+    /// The last block's output, fp32 `[N, C]`.
+    x: Tensor<B, 2>,
+}
+
+impl<B: DecoderBackend> Decoder<B> {
+    /// `seq` is the longest sequence that will be given.
+    pub fn new(arch: Architecture, seq: usize, device: &B::Device, recompute: bool) -> Self {
+        let table = ParameterTable::new(&arch);
+        let rotary = rotary_table(&arch, seq, device);
+        Self { arch, table, device: device.clone(), rotary, recompute }
+    }
+
+    fn dims(&self, batch: usize, seq: usize) -> BlockDims {
+        BlockDims {
+            batch,
+            seq,
+            heads: self.arch.heads,
+            head_dim: self.arch.head_dim(),
+            rotary_dim: self.arch.rotary_dim,
+            mlp: self.arch.mlp,
+        }
+    }
+
+    fn context(&self, dims: BlockDims, layer: usize, dropout: MicroBatchDropout) -> BlockContext<'_, B> {
+        BlockContext {
+            dims,
+            slots: self.table.block,
+            rotary: &self.rotary,
+            norm_eps: self.arch.norm_eps as f32,
+            attention_dropout: dropout.attention.map(|dropout| dropout.at_layer(layer)),
+            residual_dropout: dropout.residual.map(|dropout| dropout.at_layer(layer)),
+        }
+    }
+
+    fn tokens(&self, ids: &[i32]) -> Tensor<B, 1, Int> {
+        Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), (&self.device, DType::I32))
+    }
+
+    fn embed(&self, weights: &Buffers<B>, tokens: Tensor<B, 1, Int>, seq: usize, dropout: MicroBatchDropout) -> Tensor<B, 2> {
+        let x = B::token_embedding(B::matrix(&weights[0], self.table.embedding), tokens);
+        B::embedding_dropout(x, seq, dropout.embedding)
+    }
+
+    /// The final norm of `x`, in the compute dtype.
+    fn head_norm(&self, head: &Tensor<B, 1>, x: Tensor<B, 2>) -> trainer_backends::ops::Normed<B> {
+        let slots = self.table.head;
+        let (gamma, beta) = (B::vector(head, slots.gamma), B::vector(head, slots.beta));
+        B::layer_norm_forward(x, gamma, beta, self.arch.norm_eps as f32, head.dtype())
+    }
+
+    fn forward_blocks(
+        &self,
+        weights: &Buffers<B>,
+        mut x: Tensor<B, 2>,
+        dims: BlockDims,
+        dropout: MicroBatchDropout,
+        keep: bool,
+    ) -> Forward<B> {
+        let mut blocks = Vec::new();
+        for layer in 0..self.arch.layers {
+            let context = self.context(dims, layer, dropout);
+            let (out, activations) = block::forward(&context, &weights[1 + layer], x.clone());
+            if keep {
+                blocks.push(Saved { x, activations: (!self.recompute).then_some(activations) });
+            }
+            x = out;
+        }
+        Forward { blocks, x }
+    }
+
+    /// Loss of a micro-batch, summed over its tokens (fp32 `[1]`, nats); adds `scale` x its gradient to `grads`.
+    ///
+    /// `inputs` and `targets` hold `batch` sequences one after the other.
+    pub fn forward_backward(
+        &self,
+        weights: &Buffers<B>,
+        grads: &mut Buffers<B>,
+        (inputs, targets): (&[i32], &[i32]),
+        batch: usize,
+        dropout: MicroBatchDropout,
+        scale: f32,
+    ) -> Tensor<B, 1> {
+        let seq = inputs.len() / batch;
+        let dims = self.dims(batch, seq);
+        let layers = self.arch.layers;
+        let tokens = self.tokens(inputs);
+
+        let x = self.embed(weights, tokens.clone(), seq, dropout);
+        let Forward { blocks, x } = self.forward_blocks(weights, x, dims, dropout, true);
+
+        let (head, slots) = (&weights[layers + 1], self.table.head);
+        let head_grads = &mut grads[layers + 1];
+        let normed = self.head_norm(head, x.clone());
+        let (loss, d_normed) = B::linear_cross_entropy_backward(
+            normed.y,
+            B::matrix(head, slots.weight),
+            B::vector(head, slots.bias),
+            self.tokens(targets),
+            scale,
+            WeightGrads { flat: head_grads, weight: slots.weight, bias: slots.bias },
+        );
+        let norm_grads = NormGrads { flat: head_grads, gamma: slots.gamma, beta: slots.beta };
+        let gamma = B::vector(head, slots.gamma);
+        let mut dx = B::layer_norm_backward(d_normed, x, normed.mean, normed.rstd, gamma, norm_grads);
+
+        for (layer, saved) in blocks.into_iter().enumerate().rev() {
+            let context = self.context(dims, layer, dropout);
+            dx = block::backward(&context, &weights[1 + layer], saved, dx, &mut grads[1 + layer]);
+        }
+        let dx = B::embedding_dropout(dx, seq, dropout.embedding);
+        B::token_embedding_backward(dx, tokens, &mut grads[0], self.table.embedding);
+        loss
+    }
+
+    /// The final norm's output for `batch` sequences, `[N, C]`, without dropout.
+    fn hidden(&self, weights: &Buffers<B>, inputs: &[i32], batch: usize) -> Tensor<B, 2> {
+        let seq = inputs.len() / batch;
+        let dropout = MicroBatchDropout::default();
+        let x = self.embed(weights, self.tokens(inputs), seq, dropout);
+        let x = self.forward_blocks(weights, x, self.dims(batch, seq), dropout, false).x;
+        self.head_norm(&weights[self.arch.layers + 1], x).y
+    }
+
+    /// Loss summed over the tokens of `batch` sequences, fp32 `[1]`, nats, without dropout.
+    pub fn loss(&self, weights: &Buffers<B>, inputs: &[i32], targets: &[i32], batch: usize) -> Tensor<B, 1> {
+        let (head, slots) = (&weights[self.arch.layers + 1], self.table.head);
+        let h = self.hidden(weights, inputs, batch);
+        B::linear_cross_entropy(h, B::matrix(head, slots.weight), B::vector(head, slots.bias), self.tokens(targets))
+    }
+
+    /// Logits of every position of `batch` sequences, fp32 `[N, V]`, without dropout.
+    pub fn logits(&self, weights: &Buffers<B>, inputs: &[i32], batch: usize) -> Tensor<B, 2> {
+        self.project(weights, self.hidden(weights, inputs, batch))
+    }
+
+    /// Logits at one position of each sequence, fp32 `[batch, V]`.
+    pub fn logits_at(&self, weights: &Buffers<B>, inputs: &[i32], positions: &[usize]) -> Tensor<B, 2> {
+        let seq = inputs.len() / positions.len();
+        let h = self.hidden(weights, inputs, positions.len());
+        let rows: Vec<i32> = positions.iter().enumerate().map(|(i, position)| (i * seq + position) as i32).collect();
+        let h = h.select(0, self.tokens(&rows));
+        self.project(weights, h)
+    }
+
+    fn project(&self, weights: &Buffers<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
+        let (head, slots) = (&weights[self.arch.layers + 1], self.table.head);
+        B::linear_forward(h, B::matrix(head, slots.weight), B::vector(head, slots.bias)).cast(DType::F32)
+    }
+}
+
+/// cos and sin of position x theta^(-2i/R), with the roundings of transformers' modeling_phi.py: the inverse frequency
+/// and the angle are rounded to fp32 before the cosine is taken.
+fn rotary_table<B: DecoderBackend>(arch: &Architecture, seq: usize, device: &B::Device) -> RotaryTable<B> {
+    let half = arch.rotary_dim / 2;
+    let angle = |position: usize, i: usize| {
+        let exponent = (2 * i) as f32 / arch.rotary_dim as f32;
+        let inverse_frequency = 1.0 / (arch.rope_theta.powf(f64::from(exponent)) as f32);
+        f64::from(position as f32 * inverse_frequency)
+    };
+    let table = |f: fn(f64) -> f64| {
+        let values: Vec<f32> =
+            (0..seq).flat_map(|position| (0..half).map(move |i| f(angle(position, i)) as f32)).collect();
+        Tensor::from_data(TensorData::new(values, [seq, half]), (device, DType::F32))
+    };
+    if half == 0 {
+        let empty = Tensor::zeros([1, 1], (device, DType::F32));
+        return RotaryTable { cos: empty.clone(), sin: empty };
+    }
+    RotaryTable { cos: table(f64::cos), sin: table(f64::sin) }
+}

@@ -1,0 +1,13 @@
+//! The phi decoder: its shape, its parameters, its forward and backward.
+
+pub mod architecture;
+pub mod block;
+pub mod decoder;
+pub mod memory;
+pub mod table;
+pub mod weights;
+
+pub use architecture::Architecture;
+pub use decoder::{Decoder, MicroBatchDropout};
+pub use table::ParameterTable;
+pub use weights::{Buffers, HostBuffers};

@@ -1,0 +1,6 @@
+//! What a user sees of a run.
+
+pub mod metrics;
+pub mod peak;
+pub mod progress;
+pub mod table;

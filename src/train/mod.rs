@@ -1,0 +1,10 @@
+//! Training: the step, the schedule, loss scaling, and the run around them.
+
+pub mod input;
+pub mod loss_scale;
+pub mod run;
+pub mod save;
+pub mod schedule;
+pub mod state;
+pub mod step;
+pub mod stop;

@@ -1,0 +1,419 @@
+//! A whole run: set-up, the loop over steps, and what stands around a step: metrics, validation, checkpoints, signals.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+use trainer_backends::DecoderBackend;
+
+use super::input::{TrainingBatches, TrainingData};
+use super::loss_scale::Overflow;
+use super::save::{self, Best, LoopState};
+use super::state::{TrainState, dtype};
+use super::step::{StepReport, training_step};
+use super::stop;
+use crate::checkpoint::model_files::load_model;
+use crate::checkpoint::{self, RunLock, resolve_model_dir, storage};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::eval::loss::mean_loss;
+use crate::model::memory::{Memory, Plan};
+use crate::model::{Decoder, HostBuffers};
+use crate::report::metrics::{self, MetricsLog, StepRecord, ValidationRecord};
+use crate::report::progress::TrainProgress;
+use crate::report::table::Table;
+
+/// The file in a run directory that holds its resolved configuration.
+pub const CONFIG: &str = "config.toml";
+
+/// What a run is asked to do.
+pub struct RunRequest {
+    pub config: Config,
+    pub out: PathBuf,
+    /// A model to start from in place of random weights.
+    pub init_from: Option<PathBuf>,
+    /// Go on from the latest checkpoint, if there is one.
+    pub resume: bool,
+}
+
+/// The device, for the user and for MFU.
+pub struct DeviceFacts {
+    /// "cpu, AMD EPYC": for the table at the start.
+    pub description: String,
+    /// Peak matmul FLOP/s in the run's precision, where it is known.
+    pub peak_flops: Option<f64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunSummary {
+    pub step: u64,
+    /// Whether all steps were made; false where a signal ended it.
+    pub finished: bool,
+    pub loss: f64,
+    pub val_loss: Option<f64>,
+    pub best: Option<Best>,
+    pub skipped: u64,
+    pub seconds: f64,
+    pub tokens_per_s: f64,
+}
+
+/// Trains until the last step or a signal.
+///
+/// # Errors
+/// Bad input before anything is written; a loss that is not finite, a full disk, and the like while running: the last
+/// checkpoint is intact then.
+pub fn run<B: DecoderBackend>(
+    request: RunRequest,
+    data: &TrainingData,
+    device: &B::Device,
+    facts: &DeviceFacts,
+) -> Result<RunSummary> {
+    stop::listen()?;
+    let mut run = Run::<B>::open(request, data, device, facts)?;
+    let batches = TrainingBatches::new(&data.train, &run.config)?;
+    let mut progress = TrainProgress::new(run.state.step, run.config.train.steps);
+    let mut last = None;
+    while run.state.step < run.config.train.steps && !stop::requested() {
+        let started = Instant::now();
+        let report = training_step(&run.decoder, &mut run.state, &run.config, &batches)?;
+        let record = run.record(&report, started.elapsed().as_secs_f64())?;
+        progress.step(&record);
+        run.tell_overflow(&report, &progress);
+        last = Some(record);
+        run.validate_and_save(&progress)?;
+    }
+    if run.saved != run.state.step {
+        run.save()?;
+    }
+    progress.finish();
+    let finished = run.state.step >= run.config.train.steps;
+    if !finished {
+        progress.say(&format!(
+            "stopped after step {}; go on with: trainer train --out {} --resume",
+            run.state.step,
+            run.out.display()
+        ));
+    }
+    Ok(run.summary(last, finished))
+}
+
+/// A run in progress.
+struct Run<'a, B: DecoderBackend> {
+    config: Config,
+    out: PathBuf,
+    data: &'a TrainingData,
+    peak_flops: Option<f64>,
+    decoder: Decoder<B>,
+    state: TrainState<B>,
+    loop_state: LoopState,
+    metrics: MetricsLog,
+    /// The step of the newest checkpoint; 0 before the first one.
+    saved: u64,
+    val_loss: Option<f64>,
+    skipped: u64,
+    /// Held for as long as the run is open.
+    _lock: RunLock,
+}
+
+impl<'a, B: DecoderBackend> Run<'a, B> {
+    fn open(request: RunRequest, data: &'a TrainingData, device: &B::Device, facts: &DeviceFacts) -> Result<Self> {
+        let RunRequest { config, out, init_from, resume } = request;
+        let precision = config.train.precision;
+        if !B::supports_dtype(device, dtype(precision)) {
+            return Err(Error::input(format!(
+                "{} does not compute in {precision}: choose another precision (--set train.precision=fp32) or device",
+                facts.description
+            )));
+        }
+        data.check_vocab(config.model.vocab)?;
+        TrainingBatches::new(&data.train, &config)?;
+
+        fs::create_dir_all(&out).map_err(Error::io("create", &out))?;
+        let lock = RunLock::acquire(&out)?;
+        for removed in checkpoint::clean_stale(&out)? {
+            eprintln!("removed what an interrupted save left behind: {removed}");
+        }
+        let found = checkpoint::find_latest(&out)?;
+        if !resume && let Some(found) = &found {
+            return Err(Error::file(
+                &out,
+                format!(
+                    "already holds a run (newest checkpoint {}): add --resume to go on with it, or choose another --out",
+                    found.dir.display()
+                ),
+            ));
+        }
+        let seq = config.model.seq_len;
+        let decoder = Decoder::<B>::new(config.architecture(), seq, device, config.train.recompute);
+        let (state, loop_state) = match &found {
+            Some(found) => {
+                found.note.iter().for_each(|note| eprintln!("{note}"));
+                let (state, loop_state) = save::load(&found.dir, &decoder, &config)?;
+                check_same_data(data, &loop_state, &found.dir)?;
+                (state, loop_state)
+            }
+            None => {
+                let weights = initial_weights(&decoder, &config, init_from.as_deref())?;
+                (TrainState::new(&config, &decoder.table, weights, device), LoopState::new(data))
+            }
+        };
+        storage::replace_file(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
+        metrics::truncate_after(&out.join(metrics::FILE_NAME), state.step)?;
+        let metrics = MetricsLog::open(&out)?;
+        if let Some(best) = loop_state.best {
+            // A kill between the save and the pointer's move would otherwise forget it.
+            remark_best(&out, best)?;
+        }
+        let saved = state.step;
+        let run = Self {
+            config,
+            out,
+            data,
+            peak_flops: facts.peak_flops,
+            decoder,
+            state,
+            loop_state,
+            metrics,
+            saved,
+            val_loss: None,
+            skipped: 0,
+            _lock: lock,
+        };
+        eprint!("{}", run.overview(facts, init_from.as_deref()));
+        Ok(run)
+    }
+
+    /// The table at the start.
+    fn overview(&self, facts: &DeviceFacts, init_from: Option<&Path>) -> String {
+        let config = &self.config;
+        let arch = &self.decoder.arch;
+        let plan = Plan {
+            precision: config.train.precision,
+            micro_batch: config.train.micro_batch as u64,
+            seq_len: config.model.seq_len as u64,
+            recompute: config.train.recompute,
+            devices: 1,
+        };
+        let memory = Memory::estimate(arch, &plan).total() as f64 / (1u64 << 30) as f64;
+        let tokens = self.data.train.tokens();
+        let epochs = config.train.steps as f64 * config.tokens_per_step() as f64 / tokens as f64;
+        let start = match (self.state.step, init_from) {
+            (0, None) => format!("random weights, seed {}", config.train.seed),
+            (0, Some(model)) => format!("the weights of {}", model.display()),
+            (step, _) => format!("the checkpoint of step {step}"),
+        };
+        let mut table = Table::pairs();
+        table
+            .row(["device", &facts.description])
+            .row([
+                "model",
+                &format!(
+                    "{} layers, hidden {}, {} heads of {}, vocabulary {}: {:.2} M parameters",
+                    arch.layers,
+                    arch.hidden,
+                    arch.heads,
+                    arch.head_dim(),
+                    arch.vocab,
+                    arch.parameters() as f64 / 1e6
+                ),
+            ])
+            .row([
+                "batch",
+                &format!(
+                    "{} sequences of {} = {} tokens a step, in {} micro-batches of {}",
+                    config.train.batch,
+                    config.model.seq_len,
+                    config.tokens_per_step(),
+                    config.accumulation(),
+                    config.train.micro_batch
+                ),
+            ])
+            .row(["data", &format!("{tokens} training tokens; {epochs:.2} epochs in {} steps", config.train.steps)])
+            .row([
+                "recipe",
+                &format!(
+                    "{}, AdamW lr {:.1e}, {} warm-up steps, decay {}, clip {}, dropout {} / {}",
+                    config.train.precision,
+                    config.optimizer.lr,
+                    config.optimizer.warmup_steps,
+                    config.optimizer.weight_decay,
+                    config.optimizer.clip,
+                    config.model.attention_dropout,
+                    config.model.residual_dropout
+                ),
+            ])
+            .row(["memory", &format!("about {memory:.2} GiB")])
+            .row(["start", &start])
+            .row(["run", &self.out.display().to_string()]);
+        table.to_string()
+    }
+
+    /// Counts a step, and writes it to the metrics.
+    fn record(&mut self, report: &StepReport, seconds: f64) -> Result<StepRecord> {
+        let tokens = self.config.tokens_per_step();
+        self.loop_state.tokens += tokens;
+        self.loop_state.seconds += seconds;
+        self.skipped += u64::from(report.overflow.is_some());
+        let tokens_per_s = tokens as f64 / seconds;
+        let flops = self.decoder.arch.flops_per_token(self.config.model.seq_len) * tokens_per_s;
+        let record = StepRecord {
+            step: self.state.step,
+            loss: report.loss,
+            lr: report.lr,
+            grad_norm: report.grad_norm,
+            loss_scale: report.loss_scale,
+            skipped: report.overflow.is_some(),
+            tokens: self.loop_state.tokens,
+            tokens_per_s,
+            mfu: self.peak_flops.map(|peak| flops / peak),
+            seconds: self.loop_state.seconds,
+        };
+        self.metrics.write_step(record)?;
+        Ok(record)
+    }
+
+    fn tell_overflow(&self, report: &StepReport, progress: &TrainProgress) {
+        let scale = self.state.loss_scale.map_or(1.0, |scale| scale.scale);
+        match report.overflow {
+            Some(Overflow::Forgiven) => progress.say(&format!(
+                "step {}: gradients overflowed fp16, so this step's update was skipped; the loss scale stays at {scale}",
+                self.state.step
+            )),
+            Some(Overflow::Halved) => progress.say(&format!(
+                "step {}: gradients overflowed fp16, so this step's update was skipped; the loss scale is now {scale}",
+                self.state.step
+            )),
+            Some(Overflow::AtFloor) | None => {}
+        }
+    }
+
+    /// Validates and saves where the configuration says so; a new best is always saved.
+    fn validate_and_save(&mut self, progress: &TrainProgress) -> Result<()> {
+        let (step, steps) = (self.state.step, self.config.train.steps);
+        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        let mut new_best = false;
+        if let Some(val) = &self.data.val
+            && self.config.validation.every > 0
+            && (due(self.config.validation.every) || step == steps)
+        {
+            let batch = (self.config.train.micro_batch, self.config.model.seq_len);
+            let batches = self.config.validation.batches;
+            let val_loss = mean_loss(&self.decoder, &self.state.weights, val, batch, batches, |_, _| {})?.nats;
+            self.metrics.write_validation(ValidationRecord { step, val_loss })?;
+            self.val_loss = Some(val_loss);
+            new_best = self.loop_state.best.is_none_or(|best| val_loss < best.val_loss);
+            if new_best {
+                self.loop_state.best = Some(Best { step, val_loss });
+            }
+            progress.say(&format!("step {step}: validation loss {val_loss:.4}{}", if new_best { " (best)" } else { "" }));
+        }
+        if new_best || due(self.config.checkpoint.every) || step == steps {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.loop_state.step = self.state.step;
+        self.loop_state.updates = self.state.updates;
+        self.loop_state.loss_scale = self.state.loss_scale;
+        let tokenizer = self.data.tokenizer.as_ref();
+        save::save(&self.out, &self.decoder, &self.state, &self.config, &self.loop_state, tokenizer)?;
+        self.saved = self.state.step;
+        if let Some(best) = self.loop_state.best.filter(|best| best.step == self.state.step) {
+            checkpoint::mark_best(&self.out, best.step)?;
+        }
+        checkpoint::retain(&self.out, self.config.checkpoint.keep_last, self.config.checkpoint.keep_every)?;
+        Ok(())
+    }
+
+    fn summary(&self, last: Option<StepRecord>, finished: bool) -> RunSummary {
+        let seconds = self.loop_state.seconds;
+        RunSummary {
+            step: self.state.step,
+            finished,
+            loss: last.map_or(f64::NAN, |record| record.loss),
+            val_loss: self.val_loss,
+            best: self.loop_state.best,
+            skipped: self.skipped,
+            seconds,
+            tokens_per_s: if seconds > 0.0 { self.loop_state.tokens as f64 / seconds } else { 0.0 },
+        }
+    }
+}
+
+impl LoopState {
+    fn new(data: &TrainingData) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            step: 0,
+            updates: 0,
+            loss_scale: None,
+            tokens: 0,
+            seconds: 0.0,
+            best: None,
+            data: format!("{:016x}", data.train.fingerprint()),
+        }
+    }
+}
+
+fn check_same_data(data: &TrainingData, loop_state: &LoopState, checkpoint: &Path) -> Result<()> {
+    let found = format!("{:016x}", data.train.fingerprint());
+    if found == loop_state.data {
+        return Ok(());
+    }
+    Err(Error::file(
+        checkpoint,
+        format!(
+            "was trained on other data (fingerprint {} there, {found} here): resume with the data that the run started \
+             with, or start a new run from its weights with --init-from",
+            loop_state.data
+        ),
+    ))
+}
+
+/// Points `best` at the best step's checkpoint if that still exists.
+fn remark_best(out: &Path, best: Best) -> Result<()> {
+    if checkpoint::layout::step_dir(out, best.step).is_dir() {
+        checkpoint::mark_best(out, best.step)?;
+    }
+    Ok(())
+}
+
+fn initial_weights<B: DecoderBackend>(
+    decoder: &Decoder<B>,
+    config: &Config,
+    init_from: Option<&Path>,
+) -> Result<HostBuffers> {
+    let Some(path) = init_from else {
+        return Ok(HostBuffers::init(&decoder.arch, &decoder.table, config.train.seed));
+    };
+    let location = resolve_model_dir(path)?;
+    let (model, weights) = load_model(&location.model)?;
+    // How long its sequences may be is no part of the weights.
+    let found = crate::model::Architecture { context: decoder.arch.context, ..model.architecture };
+    if found != decoder.arch {
+        return Err(Error::file(
+            path,
+            format!("is another model than the configuration's: {found:?} there, {:?} here", decoder.arch),
+        ));
+    }
+    Ok(weights)
+}
+
+/// What an interrupted or finished run's directory says it is.
+///
+/// # Errors
+/// No configuration there.
+pub fn stored_config(out: &Path, sets: &[String]) -> Result<Config> {
+    let path = out.join(CONFIG);
+    if !path.is_file() {
+        return Err(Error::file(
+            out,
+            format!("holds no run to resume ({CONFIG} is missing): give --preset or --config to start one"),
+        ));
+    }
+    Config::resolve(None, Some(&path), sets)
+}
