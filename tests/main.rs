@@ -1,0 +1,4 @@
+//! Behaviour of the whole program, in one binary: each file here is a module of it.
+
+mod golden;
+mod support;
