@@ -23,7 +23,7 @@ use crate::train::input::TrainingData;
 use crate::train::run::{self, RunRequest, RunSummary};
 
 /// Exercises that the model is trained on: more than one epoch of the preset reads.
-const CORPUS: u64 = 60_000;
+const CORPUS: u64 = 75_000;
 /// Of the exercises, one in this many is for validation (by position: they are in random order).
 const VAL_EVERY: u64 = 64;
 /// Held-out exercises that the trained model is given.

@@ -211,6 +211,18 @@ impl Config {
             let origins: Vec<_> = named.iter().filter_map(|name| layers.describe("model", name)).collect();
             Error::input(format!("{error} [{}]", origins.join(", ")))
         })?;
+        let m = &self.model;
+        let rates = [
+            ("embedding_dropout", m.embedding_dropout),
+            ("attention_dropout", m.attention_dropout),
+            ("residual_dropout", m.residual_dropout),
+        ];
+        // Masks are decided by one random byte an element (backends/src/dropout.rs).
+        if let Some((name, rate)) = rates.into_iter().find(|(_, rate)| *rate > 0.0 && !(1.0..=255.0).contains(&(rate * 256.0).round())) {
+            return Err(Error::input(format!(
+                "model.{name} is {rate}: dropout is applied in steps of 1/256, so it must be 0 or between 0.002 and 0.998"
+            )));
+        }
         let Train { batch, micro_batch, .. } = self.train;
         if !batch.is_multiple_of(micro_batch) {
             let origins: Vec<_> =

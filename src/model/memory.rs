@@ -6,8 +6,8 @@
 use crate::config::Precision;
 use crate::model::architecture::Architecture;
 
-/// Rows of logits (tokens) that the fused linear + cross entropy is assumed to hold at a time.
-pub const LOSS_CHUNK_TOKENS: u64 = 1024;
+/// Rows of logits (tokens) that the fused linear + cross entropy holds at a time.
+pub const LOSS_CHUNK_TOKENS: u64 = trainer_backends::reference::LOSS_CHUNK as u64;
 
 /// What decides the memory of a training step, beside the architecture.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,3 @@
-use std::ops::Range;
-
 use burn_flex::Flex;
 use burn_tensor::{DType, Int, Tensor};
 use rayon::prelude::*;
@@ -9,13 +7,7 @@ use super::matmul::{Operand, matmul};
 use super::simd::{exp, max, sum, vectorized};
 use super::slices::{ids, modify, tensor, wide, zeros};
 use crate::ops::WeightGrads;
-
-/// Tokens whose logits exist at a time: V x 256 fp32 values, 52 MB at phi-1's vocabulary.
-const CHUNK: usize = 256;
-
-fn chunks(tokens: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..tokens).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(tokens))
-}
+use crate::reference::{LOSS_CHUNK, loss_chunks};
 
 /// Fills `logits` `[rows, V]` for the given rows of `h`.
 fn logits(h: &[f32], weight: &[f32], bias: &[f32], hidden: usize, logits: &mut [f32]) {
@@ -47,9 +39,9 @@ pub fn linear_cross_entropy(
 ) -> Tensor<Flex, 1> {
     let ([tokens, hidden], vocab) = (h.dims(), bias.dims()[0]);
     let (h, weight, bias, targets) = (wide(h), wide(weight), wide(bias), ids(targets));
-    let mut block = zeros(CHUNK.min(tokens) * vocab);
+    let mut block = zeros(LOSS_CHUNK.min(tokens) * vocab);
     let mut total = 0.0f64;
-    for rows in chunks(tokens) {
+    for rows in loss_chunks(tokens) {
         let block = &mut block[..rows.len() * vocab];
         logits(&h[rows.start * hidden..rows.end * hidden], &weight, &bias, hidden, block);
         let losses: Vec<f32> = block
@@ -78,11 +70,11 @@ pub fn linear_cross_entropy_backward(
     let dtype = h.dtype();
     let ([tokens, hidden], vocab) = (h.dims(), bias.dims()[0]);
     let (h, weight, bias, targets) = (wide(h), wide(weight), wide(bias), ids(targets));
-    let mut block = zeros(CHUNK.min(tokens) * vocab);
+    let mut block = zeros(LOSS_CHUNK.min(tokens) * vocab);
     let mut dh = zeros(tokens * hidden);
     let total = modify(grads.flat, |flat| {
         let mut total = 0.0f64;
-        for rows in chunks(tokens) {
+        for rows in loss_chunks(tokens) {
             let block = &mut block[..rows.len() * vocab];
             let h = &h[rows.start * hidden..rows.end * hidden];
             logits(h, &weight, &bias, hidden, block);

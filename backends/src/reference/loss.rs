@@ -4,8 +4,8 @@ use burn_tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use super::{linear_backward, wide};
 use crate::ops::WeightGrads;
 
-/// Tokens whose logits exist at a time: V x 512 fp32 values, 105 MB at phi-1's vocabulary.
-pub const LOSS_CHUNK: usize = 512;
+/// Tokens whose logits exist at a time: V x 256 fp32 values, 52 MB at phi-1's vocabulary.
+pub const LOSS_CHUNK: usize = 256;
 
 /// Logits of one chunk, its row-wise log-sum-exp, and the sum of its cross entropies.
 struct Chunk<B: Backend> {
@@ -27,7 +27,8 @@ fn forward<B: Backend>(
     Chunk { logits, lse, loss }
 }
 
-fn chunks(tokens: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+/// The ranges of tokens whose logits exist at a time.
+pub fn loss_chunks(tokens: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..tokens).step_by(LOSS_CHUNK).map(move |start| start..(start + LOSS_CHUNK).min(tokens))
 }
 
@@ -39,7 +40,7 @@ pub fn linear_cross_entropy<B: Backend>(
 ) -> Tensor<B, 1> {
     let [tokens, hidden] = h.dims();
     let mut total = Tensor::zeros([1], (&h.device(), DType::F32));
-    for rows in chunks(tokens) {
+    for rows in loss_chunks(tokens) {
         let h = h.clone().slice([rows.clone(), 0..hidden]);
         let targets = targets.clone().slice([rows]).unsqueeze_dim(1);
         total = total + forward(h, weight.clone(), bias.clone(), targets).loss;
@@ -62,7 +63,7 @@ pub fn linear_cross_entropy_backward<B: Backend>(
     let WeightGrads { flat, weight: weight_slot, bias: bias_slot } = grads;
     let mut total = Tensor::zeros([1], (&device, DType::F32));
     let mut dh = Vec::new();
-    for rows in chunks(tokens) {
+    for rows in loss_chunks(tokens) {
         let h = h.clone().slice([rows.clone(), 0..hidden]);
         let targets = targets.clone().slice([rows.clone()]).unsqueeze_dim::<2>(1);
         let chunk = forward(h.clone(), weight.clone(), bias.clone(), targets.clone());

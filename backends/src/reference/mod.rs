@@ -15,7 +15,7 @@ mod rotary;
 pub use attention::{attention, attention_backward};
 pub use embedding::{embedding, embedding_backward};
 pub use linear::{gelu, gelu_backward, linear, linear_backward};
-pub use loss::{LOSS_CHUNK, linear_cross_entropy, linear_cross_entropy_backward};
+pub use loss::{LOSS_CHUNK, loss_chunks, linear_cross_entropy, linear_cross_entropy_backward};
 pub use norm::{layer_norm, layer_norm_backward};
 pub use optimizer::{adamw, bias_corrections, sum_of_squares};
 pub use residual::{embedding_dropout, residual, residual_backward};
