@@ -48,6 +48,7 @@ pub fn facts(choice: &Choice, precision: Precision) -> DeviceFacts {
     DeviceFacts {
         description: format!("{}: {} ({})", choice.backend, choice.device.name, choice.device.api),
         peak_flops: peak_flops(&choice.device.name, precision),
+        max_binding_bytes: choice.device.max_binding_bytes,
     }
 }
 

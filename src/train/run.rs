@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::eval::loss::mean_loss;
 use crate::model::memory::{Memory, Plan};
-use crate::model::{Decoder, HostBuffers};
+use crate::model::{Decoder, HostBuffers, ParameterTable};
 use crate::report::metrics::{self, MetricsLog, StepRecord, ValidationRecord};
 use crate::report::progress::TrainProgress;
 use crate::report::table::Table;
@@ -43,6 +43,26 @@ pub struct DeviceFacts {
     pub description: String,
     /// Peak matmul FLOP/s in the run's precision, where it is known.
     pub peak_flops: Option<f64>,
+    /// Largest range of a buffer that a kernel can bind, where there is a limit.
+    pub max_binding_bytes: Option<u64>,
+}
+
+impl DeviceFacts {
+    /// # Errors
+    /// A model whose flat fp32 buffers are larger than what the device's kernels can bind.
+    fn check_bindings(&self, table: &ParameterTable) -> Result<()> {
+        let largest = table.groups.iter().map(|group| 4 * group.len as u64).max().unwrap_or(0);
+        match self.max_binding_bytes {
+            Some(limit) if largest > limit => Err(Error::input(format!(
+                "{} binds at most {} MiB at a time, and this model's largest parameter group takes {} MiB in fp32: choose \
+                 a smaller vocabulary or hidden size, or another device (--backend cuda or cpu)",
+                self.description,
+                limit >> 20,
+                largest.div_ceil(1 << 20)
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How a run ended.
@@ -129,6 +149,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         }
         data.check_vocab(config.model.vocab)?;
         TrainingBatches::new(&data.train, &config)?;
+        facts.check_bindings(&ParameterTable::new(&config.architecture()))?;
 
         fs::create_dir_all(&out).map_err(Error::io("create", &out))?;
         let lock = RunLock::acquire(&out)?;
