@@ -101,8 +101,9 @@ fn check_gradients<B: DecoderBackend>(device: &B::Device) {
         let (inputs, targets) = golden.pairs();
         let scale = 1.0 / inputs.len() as f32;
         let dropout = MicroBatchDropout::default();
-        let loss =
-            decoder.forward_backward(&weights, &mut grads, (&inputs, &targets), golden.batch, dropout, scale).into_scalar();
+        let loss = decoder
+            .forward_backward(&weights, &mut grads, (&inputs, &targets), golden.batch, dropout, scale)
+            .into_scalar();
         let loss = f64::from(loss_value(loss)) / inputs.len() as f64;
         let expected_loss = f64::from(golden.read("loss")[0]);
         assert!((loss - expected_loss).abs() < LOSS, "loss {loss}, expected {expected_loss}");

@@ -103,8 +103,7 @@ fn layer_norm() {
     let (n, c) = (DIMS.tokens(), DIMS.hidden());
     let (x, gamma, beta, dy) = (random([n, c]) * 2.0 + 1.0, random([c]), random([c]), random([n, c]));
     let leaves = [on_tape(&x), on_tape(&row(&gamma)), on_tape(&row(&beta))];
-    let out =
-        reference::layer_norm(leaves[0].clone(), vector(&leaves[1]), vector(&leaves[2]), 1e-5, DType::F32);
+    let out = reference::layer_norm(leaves[0].clone(), vector(&leaves[1]), vector(&leaves[2]), 1e-5, DType::F32);
     let [dx, dgamma, dbeta] = gradients(out.y, &dy, leaves);
 
     let backward = |ours: bool| {
@@ -254,11 +253,7 @@ fn embedding() {
         backward(dx.clone(), ints(tokens()), &mut flat, weight);
         agree("dtable", &slot(&flat, &before, weight.offset, VOCAB, DIMS.hidden()), &expected);
     }
-    agree(
-        "x",
-        &Flex::token_embedding(table.clone(), ints(tokens())),
-        &reference::embedding(table, ints(tokens())),
-    );
+    agree("x", &Flex::token_embedding(table.clone(), ints(tokens())), &reference::embedding(table, ints(tokens())));
 }
 
 /// More tokens than one chunk of logits holds.
@@ -279,11 +274,8 @@ fn linear_cross_entropy() {
     for ours in [false, true] {
         let forward = if ours { Flex::linear_cross_entropy } else { reference::linear_cross_entropy::<Flex> };
         agree("loss", &row(&forward(h.clone(), w.clone(), b.clone(), targets.clone())), &expected_loss);
-        let backward = if ours {
-            Flex::linear_cross_entropy_backward
-        } else {
-            reference::linear_cross_entropy_backward::<Flex>
-        };
+        let backward =
+            if ours { Flex::linear_cross_entropy_backward } else { reference::linear_cross_entropy_backward::<Flex> };
         let (weight, bias, before) = weight_slots(VOCAB, c);
         let mut flat = before.clone();
         let grads = WeightGrads { flat: &mut flat, weight, bias };
@@ -326,8 +318,11 @@ fn optimizer() {
     agree("w", &row(&found.weights), &row(&expected.weights));
     agree("m", &row(&found.m), &row(&expected.m));
     agree("v", &row(&found.v), &row(&expected.v));
-    let kept_apart =
-        AdamWBuffers { weights: buffers.weights.clone().cast(DType::F16), master: Some(buffers.weights.clone()), ..copy(&buffers) };
+    let kept_apart = AdamWBuffers {
+        weights: buffers.weights.clone().cast(DType::F16),
+        master: Some(buffers.weights.clone()),
+        ..copy(&buffers)
+    };
     let narrow = Flex::adamw(kept_apart, &grads, 20_000, step);
     assert_eq!(narrow.weights.dtype(), DType::F16);
     agree("master", &row(&narrow.master.unwrap()), &row(&expected.weights));
@@ -368,12 +363,15 @@ fn whole_decoder_by_finite_differences() {
             evaluate(&moved).0
         };
         let numeric = (moved(1.0) - moved(-1.0)) / (2.0 * f64::from(step));
-        let analytic: f64 =
-            grads.slice(entry).iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+        let analytic: f64 = grads.slice(entry).iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
         let norm = grads.slice(entry).iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         // Against the gradient's norm: a direction may happen to be nearly orthogonal to it. k's bias has no gradient
         // where it is not rotated, hence the constant, which is the rounding of a loss of some hundred nats.
         let allowed = DIFFERENCES * norm + 0.03;
-        assert!((numeric - analytic).abs() < allowed, "{}: {numeric} by differences, {analytic} not within {allowed}", entry.name);
+        assert!(
+            (numeric - analytic).abs() < allowed,
+            "{}: {numeric} by differences, {analytic} not within {allowed}",
+            entry.name
+        );
     }
 }

@@ -299,7 +299,12 @@ pub trait DecoderBackend: Backend {
 
     /// One AdamW update (Loshchilov and Hutter, algorithm 2, decoupled decay scaled by lr as in PyTorch) of a parameter
     /// group; decay applies to its first `decay_len` elements.
-    fn adamw(buffers: AdamWBuffers<Self>, grads: &Tensor<Self, 1>, decay_len: usize, step: AdamWStep) -> AdamWBuffers<Self> {
+    fn adamw(
+        buffers: AdamWBuffers<Self>,
+        grads: &Tensor<Self, 1>,
+        decay_len: usize,
+        step: AdamWStep,
+    ) -> AdamWBuffers<Self> {
         reference::adamw(buffers, grads, decay_len, step)
     }
 }

@@ -45,10 +45,11 @@ impl Task for Evaluate<'_> {
         if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} sequences, eta {eta}") {
             bar.set_style(style);
         }
-        let loss = mean_loss(&decoder, &weights, dataset, (args.batch, seq), args.max_batches.unwrap_or(0), |done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
-        })?;
+        let loss =
+            mean_loss(&decoder, &weights, dataset, (args.batch, seq), args.max_batches.unwrap_or(0), |done, all| {
+                bar.set_length(all);
+                bar.set_position(done);
+            })?;
         bar.finish_and_clear();
         Ok(loss)
     }

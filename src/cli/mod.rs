@@ -29,24 +29,31 @@ use args::{Cli, Command, ConfigArgs, Global};
 pub fn run() -> ExitCode {
     quiet_graphics_drivers();
     let Cli { global, command } = Cli::parse();
-    let done = match command.unwrap_or_else(|| Command::Demo(Default::default())) {
-        Command::Demo(args) => demo::run(&args, &global),
-        Command::Prepare(args) => prepare::run(&args, &global),
-        Command::Train(args) => train::run(&args, &global),
-        Command::Evaluate(args) => evaluate::run(&args, &global),
-        Command::Logits(args) => logits::run(&args, &global),
-        Command::Generate(args) => generate::run(&args, &global),
-        Command::Export(args) => export::run(&args, &global),
-        Command::Estimate(args) => estimate::run(&args, &global),
-        Command::Devices(args) => devices::run(&args, &global),
-        Command::Bench(args) => bench::run(&args, &global),
-    };
+    let command = command.unwrap_or_else(|| Command::Demo(Default::default()));
+    // burn and its drivers panic where a device fails (out of memory, lost); that is a failed run, not a wrong usage.
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| dispatch(command, &global)))
+        .unwrap_or_else(|_| Err(Error::failed("the program or the device broke down; the message above says where")));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+fn dispatch(command: Command, global: &Global) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(&args, global),
+        Command::Prepare(args) => prepare::run(&args, global),
+        Command::Train(args) => train::run(&args, global),
+        Command::Evaluate(args) => evaluate::run(&args, global),
+        Command::Logits(args) => logits::run(&args, global),
+        Command::Generate(args) => generate::run(&args, global),
+        Command::Export(args) => export::run(&args, global),
+        Command::Estimate(args) => estimate::run(&args, global),
+        Command::Devices(args) => devices::run(&args, global),
+        Command::Bench(args) => bench::run(&args, global),
     }
 }
 

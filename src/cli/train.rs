@@ -14,8 +14,7 @@ use crate::train::run::{self, RunRequest, RunSummary, stored_config};
 pub fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     let config = configuration(args)?;
     let data = TrainingData::open(&config.data.path, config.validation.every > 0)?;
-    let request =
-        RunRequest { config, out: args.out.clone(), init_from: args.init_from.clone(), resume: args.resume };
+    let request = RunRequest { config, out: args.out.clone(), init_from: args.init_from.clone(), resume: args.resume };
     let summary = with_backend(global, Train { request, data: &data })?;
     if args.json { print_json(&summary) } else { Ok(()) }
 }

@@ -218,7 +218,9 @@ impl Config {
             ("residual_dropout", m.residual_dropout),
         ];
         // Masks are decided by one random byte an element (backends/src/dropout.rs).
-        if let Some((name, rate)) = rates.into_iter().find(|(_, rate)| *rate > 0.0 && !(1.0..=255.0).contains(&(rate * 256.0).round())) {
+        if let Some((name, rate)) =
+            rates.into_iter().find(|(_, rate)| *rate > 0.0 && !(1.0..=255.0).contains(&(rate * 256.0).round()))
+        {
             return Err(Error::input(format!(
                 "model.{name} is {rate}: dropout is applied in steps of 1/256, so it must be 0 or between 0.002 and 0.998"
             )));

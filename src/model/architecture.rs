@@ -24,7 +24,17 @@ impl Architecture {
     /// A phi decoder with phi's own proportions: MLP 4 x hidden, half of each head rotated, theta 10000, eps 1e-5.
     pub fn phi(layers: usize, hidden: usize, heads: usize, vocab: usize, context: usize) -> Self {
         let rotary_dim = hidden.checked_div(heads).unwrap_or(0) / 4 * 2;
-        Self { layers, hidden, heads, mlp: 4 * hidden, vocab, rotary_dim, rope_theta: 10_000.0, norm_eps: 1e-5, context }
+        Self {
+            layers,
+            hidden,
+            heads,
+            mlp: 4 * hidden,
+            vocab,
+            rotary_dim,
+            rope_theta: 10_000.0,
+            norm_eps: 1e-5,
+            context,
+        }
     }
 
     pub fn head_dim(&self) -> usize {

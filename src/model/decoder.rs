@@ -69,7 +69,13 @@ impl<B: DecoderBackend> Decoder<B> {
         Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), (&self.device, DType::I32))
     }
 
-    fn embed(&self, weights: &Buffers<B>, tokens: Tensor<B, 1, Int>, seq: usize, dropout: MicroBatchDropout) -> Tensor<B, 2> {
+    fn embed(
+        &self,
+        weights: &Buffers<B>,
+        tokens: Tensor<B, 1, Int>,
+        seq: usize,
+        dropout: MicroBatchDropout,
+    ) -> Tensor<B, 2> {
         let x = B::token_embedding(B::matrix(&weights[0], self.table.embedding), tokens);
         B::embedding_dropout(x, seq, dropout.embedding)
     }

@@ -94,6 +94,9 @@ pub fn run<B: DecoderBackend>(
     let mut run = Run::<B>::open(request, data, device, facts)?;
     let batches = TrainingBatches::new(&data.train, &run.config)?;
     let mut progress = TrainProgress::new(run.state.step, run.config.train.steps);
+    if run.state.step >= run.config.train.steps {
+        progress.say(&format!("all {} steps were made before: there is nothing left to train", run.config.train.steps));
+    }
     let mut last = None;
     while run.state.step < run.config.train.steps && !stop::requested() {
         let started = Instant::now();
@@ -328,7 +331,8 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             if new_best {
                 self.loop_state.best = Some(Best { step, val_loss });
             }
-            progress.say(&format!("step {step}: validation loss {val_loss:.4}{}", if new_best { " (best)" } else { "" }));
+            progress
+                .say(&format!("step {step}: validation loss {val_loss:.4}{}", if new_best { " (best)" } else { "" }));
         }
         if new_best || due(self.config.checkpoint.every) || step == steps {
             self.save()?;

@@ -68,9 +68,10 @@ pub fn save<B: DecoderBackend>(
         tokenizer.save(&model)?;
     }
     let parts = [("master.", state.master.as_ref()), ("m.", Some(&state.m)), ("v.", Some(&state.v))];
-    let entries = parts.into_iter().filter_map(|(prefix, buffers)| Some((prefix, buffers?))).flat_map(|(prefix, buffers)| {
-        decoder.table.entries.iter().map(move |entry| device_entry::<B>(prefix, entry, buffers, Dtype::F32))
-    });
+    let entries =
+        parts.into_iter().filter_map(|(prefix, buffers)| Some((prefix, buffers?))).flat_map(|(prefix, buffers)| {
+            decoder.table.entries.iter().map(move |entry| device_entry::<B>(prefix, entry, buffers, Dtype::F32))
+        });
     writer.write_tensors(OPTIMIZER, entries.collect())?;
     let json = serde_json::to_vec_pretty(loop_state).map_err(|error| Error::failed(format!("{STATE}: {error}")))?;
     writer.write_file(STATE, &json)?;

@@ -151,8 +151,7 @@ impl Backward<'_> {
         let o = head_rows(self.o, hidden, sequence, seq, column);
         let lse = &self.lse[(sequence * heads + head) * seq..][..seq];
         // SAFETY: in bounds: the first row of the sequence, at this head's q, k and v columns.
-        let [dq, dk, dv] =
-            [0, 1, 2].map(|part| unsafe { out.at(sequence * seq * width + part * hidden + column) });
+        let [dq, dk, dv] = [0, 1, 2].map(|part| unsafe { out.at(sequence * seq * width + part * hidden + column) });
         let (mut p, mut dp) = (zeros(BLOCK.min(seq) * seq), zeros(BLOCK.min(seq) * seq));
         let mut factors = vec![1.0; seq];
         for start in (0..seq).step_by(BLOCK) {

@@ -95,7 +95,14 @@ pub fn linear_cross_entropy_backward(
             weight_grad(block, h, [rows.len(), vocab, hidden], &mut flat[start..start + vocab * hidden]);
             add_column_sums(block, vocab, &mut flat[grads.bias.offset..grads.bias.offset + vocab]);
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
-            matmul([rows.len(), hidden, vocab], Operand::rows(block, vocab), Operand::rows(&weight, hidden), dh, hidden, false);
+            matmul(
+                [rows.len(), hidden, vocab],
+                Operand::rows(block, vocab),
+                Operand::rows(&weight, hidden),
+                dh,
+                hidden,
+                false,
+            );
         }
         total
     });

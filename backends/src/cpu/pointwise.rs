@@ -102,10 +102,8 @@ pub fn gelu_backward(
     let (dh, fused) = (wide(dh), wide(fused));
     let (width, f, start) = (dims.fused(), dims.mlp, 3 * dims.hidden());
     let (into, ()) = modified(into.cast(DType::F32), |into| {
-        into.par_chunks_mut(width * ROWS)
-            .zip(fused.par_chunks(width * ROWS))
-            .zip(dh.par_chunks(f * ROWS))
-            .for_each(|((into, fused), dh)| {
+        into.par_chunks_mut(width * ROWS).zip(fused.par_chunks(width * ROWS)).zip(dh.par_chunks(f * ROWS)).for_each(
+            |((into, fused), dh)| {
                 vectorized(|| {
                     for ((out, row), dh) in
                         into.chunks_exact_mut(width).zip(fused.chunks_exact(width)).zip(dh.chunks_exact(f))
@@ -117,7 +115,8 @@ pub fn gelu_backward(
                         }
                     }
                 });
-            });
+            },
+        );
     });
     into.cast(dtype)
 }

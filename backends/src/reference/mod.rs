@@ -15,7 +15,7 @@ mod rotary;
 pub use attention::{attention, attention_backward};
 pub use embedding::{embedding, embedding_backward};
 pub use linear::{gelu, gelu_backward, linear, linear_backward};
-pub use loss::{LOSS_CHUNK, loss_chunks, linear_cross_entropy, linear_cross_entropy_backward};
+pub use loss::{LOSS_CHUNK, linear_cross_entropy, linear_cross_entropy_backward, loss_chunks};
 pub use norm::{layer_norm, layer_norm_backward};
 pub use optimizer::{adamw, bias_corrections, sum_of_squares};
 pub use residual::{embedding_dropout, residual, residual_backward};
@@ -49,7 +49,14 @@ fn assign_columns<B: Backend>(into: Tensor<B, 2>, start: usize, value: Tensor<B,
 }
 
 /// The dropout factors of a `[N, C]` activation, computed on the host.
-fn row_mask<B: Backend>(dropout: Dropout, site: Site, rows: usize, cols: usize, seq: usize, device: &B::Device) -> Tensor<B, 2> {
+fn row_mask<B: Backend>(
+    dropout: Dropout,
+    site: Site,
+    rows: usize,
+    cols: usize,
+    seq: usize,
+    device: &B::Device,
+) -> Tensor<B, 2> {
     let mut factors = vec![0.0; rows * cols];
     for (row, out) in factors.chunks_mut(cols).enumerate() {
         dropout.fill(site, row / seq, 0, row % seq, 0, out);
