@@ -1,5 +1,12 @@
 //! Behaviour of the whole program, in one binary: each file here is a module of it.
 
+mod cli;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod cuda;
+mod demo;
 mod golden;
 mod gradients;
+mod prepare;
+mod resume;
 mod support;
+mod train;

@@ -1,0 +1,74 @@
+#!/bin/sh
+# Installs what a build or the tests need and this machine lacks. Usage: setup.sh build | setup.sh test WHEELS_DIR
+#
+# Only Debian's and Ubuntu's packages are installed, only where something is missing, and only as root or through sudo
+# without a password. What tests can do without is left out with a line that says so: they then skip visibly.
+set -u
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; elif have sudo; then sudo -n "$@"; else return 1; fi
+}
+
+updated=no
+install() { # install PACKAGE... ; quiet unless it fails
+    have apt-get || return 1
+    if [ "$updated" = no ]; then
+        root apt-get update -qq >/dev/null 2>&1 || return 1
+        updated=yes
+    fi
+    echo "installing $*"
+    root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1
+}
+
+# need COMMAND PACKAGE WHY: without it, nothing can be built.
+need() {
+    have "$1" || install "$2" || {
+        echo "error: $1 is missing ($3); install it: apt-get install $2" >&2
+        exit 1
+    }
+}
+
+build() {
+    [ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+    have cargo || {
+        echo "error: Rust is missing: install rustup (https://rustup.rs), then run make again" >&2
+        exit 1
+    }
+    need cc gcc "some crates compile C code"
+}
+
+vulkan_driver() {
+    for dir in /usr/share/vulkan/icd.d /etc/vulkan/icd.d /usr/local/share/vulkan/icd.d; do
+        ls "$dir"/*.json >/dev/null 2>&1 && return 0
+    done
+    return 1
+}
+
+test_needs() {
+    wheels=$1
+    if have rustup; then
+        have rustfmt && have cargo-clippy && cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
+            rustup component add rustfmt clippy
+    fi
+    if [ "$(uname)" = Linux ]; then
+        vulkan_driver || install mesa-vulkan-drivers ||
+            echo "note: no Vulkan driver (apt-get install mesa-vulkan-drivers): the tests on wgpu will be skipped"
+        have python3 || install python3 ||
+            echo "note: no python3: the tests that run Python programs will be skipped"
+        if [ ! -d "$wheels/nvidia/cuda_nvrtc" ]; then
+            python3 -m pip --version >/dev/null 2>&1 || install python3-pip
+            echo "installing NVIDIA's compilers for tests (NVRTC, ptxas) in $wheels"
+            PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --target "$wheels" nvidia-cuda-nvrtc-cu12==12.9.86 \
+                nvidia-cuda-runtime-cu12==12.9.79 nvidia-cuda-cccl-cu12==12.9.27 nvidia-cuda-nvcc-cu12==12.9.86 ||
+                echo "note: no NVRTC wheels: the test that compiles the CUDA kernels will be skipped"
+        fi
+    fi
+}
+
+case "${1:-}" in
+build) build ;;
+test) test_needs "$2" ;;
+*) echo "usage: setup.sh build | setup.sh test WHEELS_DIR" >&2; exit 2 ;;
+esac

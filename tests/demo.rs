@@ -1,0 +1,26 @@
+//! The demo, cut short: what it needs is in the program, and it runs to its end.
+
+use crate::support::{Place, metrics, run, trainer, whole_checkpoints};
+
+#[test]
+fn three_steps_of_the_demo() {
+    let place = Place::new();
+    let demo = place.path("demo");
+    let ended = run(trainer("demo --steps 3 --out").arg(&demo)).success();
+    let (stdout, stderr) = (&ended.stdout, &ended.stderr);
+    // Three steps solve nothing; whether the full demo does is for the demo to show.
+    let judged = stdout.contains("of 96 unseen exercises solved (");
+    assert!(judged || stdout.contains("no Python was found"), "{stdout}");
+    assert!(stdout.contains("trained 3 steps in ") && stdout.contains(", validation loss "), "{stdout}");
+    assert!(
+        stdout.contains("# (") && stdout.contains("def ") && stdout.contains("trainer generate --model"),
+        "{stdout}"
+    );
+    assert!(stderr.contains("writing 75000 exercises"), "{stderr}");
+    let metrics = metrics(&demo);
+    let losses = metrics.losses();
+    // A vocabulary of 1024: ln 1024 = 6.93 at first.
+    assert!(losses.len() == 3 && (losses[0] - 6.93).abs() < 0.1 && losses[2] < losses[0], "{losses:?}");
+    assert_eq!(metrics.validations.len(), 1);
+    assert_eq!(whole_checkpoints(&demo), [3]);
+}
