@@ -100,7 +100,7 @@ mod tests {
     fn reductions_see_every_element() {
         let values: Vec<f32> = (0..37).map(|i| i as f32).collect();
         assert_eq!(sum(values.iter().copied()), 666.0);
-        assert_eq!(dot(&values, &vec![2.0; 37]), 1332.0);
+        assert_eq!(dot(&values, &[2.0; 37]), 1332.0);
         assert_eq!(max(&values), 36.0);
         for place in [0, 20, 36] {
             let mut spoiled = values.clone();
