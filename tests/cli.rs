@@ -78,6 +78,10 @@ fn data_that_is_missing_or_damaged() {
     foreign[0] ^= 1;
     fs::write(&shard, foreign).unwrap();
     refused(&place, &mut train("data", ""), "new", &["train-00000.bin", "magic"]);
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    fs::write(&shard, flipped).unwrap();
+    refused(&place, &mut train("data", ""), "new", &["train-00000.bin", "CRC-32", "damaged"]);
     fs::remove_file(&shard).unwrap();
     refused(&place, &mut train("data", ""), "new", &["train-00000.bin", "missing"]);
     assert!(!place.path("new").exists());
@@ -96,7 +100,7 @@ fn run_directories() {
     let mut changed = trainer("train --resume --config");
     changed.arg(place.path("other.toml")).arg("--out").arg(place.path("run"));
     set(&mut changed, "train.steps=4 checkpoint.every=2");
-    refused(&place, &mut changed, "run", &["another configuration", "seed = 0 there, seed = 5 asked for"]);
+    refused(&place, &mut changed, "run", &["another configuration", "train.seed = 0 there, seed = 5 asked for"]);
     let mut larger = trainer("train --resume --set model.layers=3 --out");
     refused(&place, larger.arg(place.path("run")), "run", &["another model", "layers: 2", "layers: 3"]);
 

@@ -145,6 +145,7 @@ fn starts_from_the_weights_that_it_is_given() {
     let mut wider = place.train("wider", "model.hidden=64");
     run(wider.arg("--init-from").arg(place.path("base")))
         .error(2, &["base", "another model", "hidden: 32", "hidden: 64"]);
+    assert!(!place.path("wider").exists());
 }
 
 /// Shards as llm.c writes them, with a validation part that has nothing to do with the training part: learning the one

@@ -16,6 +16,7 @@ use crate::eval::loss::{Loss, mean_loss};
 pub fn run(args: &EvaluateArgs, global: &Global) -> Result<()> {
     let model = HostModel::load(&args.model)?;
     let dataset = Dataset::open(&args.data, Split::Val)?;
+    dataset.verify()?;
     dataset.check_vocab(model.arch.vocab)?;
     let Loss { nats, tokens } = with_backend(global, Evaluate { args, model, dataset: &dataset })?;
     let perplexity = nats.exp();

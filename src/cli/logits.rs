@@ -19,6 +19,7 @@ const BATCH: usize = 4;
 pub fn run(args: &LogitsArgs, global: &Global) -> Result<()> {
     let model = HostModel::load(&args.model)?;
     let dataset = Dataset::open(&args.tokens, Split::Val)?;
+    dataset.verify()?;
     dataset.check_vocab(model.arch.vocab)?;
     let sequences = dataset.tokens() as usize / args.seq_len;
     if sequences == 0 {

@@ -47,12 +47,15 @@ fn refuse_changes(stored: &Config, asked: &Config) -> Result<()> {
         return Ok(());
     }
     let (stored, asked) = (stored.to_toml()?, asked.to_toml()?);
-    let changes: Vec<String> = stored
-        .lines()
-        .zip(asked.lines())
-        .filter(|(stored, asked)| stored != asked)
-        .map(|(stored, asked)| format!("{stored} there, {asked} asked for"))
-        .collect();
+    let mut table = "";
+    let mut changes = Vec::new();
+    for (stored, asked) in stored.lines().zip(asked.lines()) {
+        if let Some(name) = stored.strip_prefix('[') {
+            table = name.trim_end_matches(']');
+        } else if stored != asked {
+            changes.push(format!("{table}.{stored} there, {asked} asked for"));
+        }
+    }
     Err(Error::input(format!(
         "the run has another configuration than the options ({}): resume it with --resume alone, or with --set for what \
          is to change",

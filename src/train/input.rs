@@ -22,7 +22,7 @@ impl TrainingData {
     /// validation part is wanted too.
     ///
     /// # Errors
-    /// Missing or damaged shards; no validation part though the configuration validates.
+    /// Missing or damaged shards (every checksum is verified); no validation part though the configuration validates.
     pub fn open(path: &Path, with_validation: bool) -> Result<Self> {
         let train = Dataset::open(path, Split::Train)?;
         let val = if with_validation && path.is_dir() {
@@ -35,6 +35,8 @@ impl TrainingData {
         } else {
             None
         };
+        train.verify()?;
+        val.as_ref().map_or(Ok(()), Dataset::verify)?;
         let tokenizer_path = path.join("tokenizer.json");
         let tokenizer = match tokenizer_path.to_str() {
             Some(name) if tokenizer_path.is_file() => Some(Tokenizer::load(name)?),

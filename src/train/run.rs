@@ -152,7 +152,11 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         }
         data.check_vocab(config.model.vocab)?;
         TrainingBatches::new(&data.train, &config)?;
-        facts.check_bindings(&ParameterTable::new(&config.architecture()))?;
+        let seq = config.model.seq_len;
+        let decoder = Decoder::<B>::new(config.architecture(), seq, device, config.train.recompute);
+        facts.check_bindings(&decoder.table)?;
+        // Read before anything is written: it may be no model, or another one.
+        let given = init_from.as_deref().map(|path| given_weights(&decoder, path)).transpose()?;
 
         fs::create_dir_all(&out).map_err(Error::io("create", &out))?;
         let lock = RunLock::acquire(&out)?;
@@ -169,8 +173,6 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
                 ),
             ));
         }
-        let seq = config.model.seq_len;
-        let decoder = Decoder::<B>::new(config.architecture(), seq, device, config.train.recompute);
         let (state, loop_state) = match &found {
             Some(found) => {
                 found.note.iter().for_each(|note| eprintln!("{note}"));
@@ -179,7 +181,8 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
                 (state, loop_state)
             }
             None => {
-                let weights = initial_weights(&decoder, &config, init_from.as_deref())?;
+                let random = || HostBuffers::init(&decoder.arch, &decoder.table, config.train.seed);
+                let weights = given.unwrap_or_else(random);
                 (TrainState::new(&config, &decoder.table, weights, device), LoopState::new(data))
             }
         };
@@ -407,14 +410,11 @@ fn remark_best(out: &Path, best: Best) -> Result<()> {
     Ok(())
 }
 
-fn initial_weights<B: DecoderBackend>(
-    decoder: &Decoder<B>,
-    config: &Config,
-    init_from: Option<&Path>,
-) -> Result<HostBuffers> {
-    let Some(path) = init_from else {
-        return Ok(HostBuffers::init(&decoder.arch, &decoder.table, config.train.seed));
-    };
+/// The weights of the model at `path`.
+///
+/// # Errors
+/// No model there, or one of another shape.
+fn given_weights<B: DecoderBackend>(decoder: &Decoder<B>, path: &Path) -> Result<HostBuffers> {
     let location = resolve_model_dir(path)?;
     let (model, weights) = load_model(&location.model)?;
     // How long its sequences may be is no part of the weights.
