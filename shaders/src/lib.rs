@@ -1,1 +1,22 @@
+//! The CubeCL kernels of the decoder and their launchers, over buffers; no tensor type of burn is known here.
+//!
+//! Every kernel is generic over the storage dtype (f32, f16, bf16) and computes in f32. Launchers take a `Blueprint` of
+//! comptime sizes, chosen from the device's features and never from its name.
 
+#![cfg(feature = "kernels")]
+
+pub mod adamw;
+pub mod attention;
+pub mod column_sums;
+pub mod cross_entropy;
+pub mod device;
+pub mod elementwise;
+pub mod embedding;
+pub mod epilogue;
+pub mod gelu;
+pub mod gemm;
+pub mod norm;
+pub mod philox;
+pub mod residual;
+pub mod rotary;
+pub mod squares;

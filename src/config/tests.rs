@@ -92,6 +92,15 @@ fn a_file_stands_alone_with_defaults_or_builds_on_a_preset() {
 }
 
 #[test]
+fn dropout_that_rounds_to_none_or_all_is_refused() {
+    for (rate, refused) in [("0.001", true), ("0.999", true), ("0.002", false), ("0.99", false), ("0", false)] {
+        let found = with("demo", &[&format!("model.dropout={rate}")]);
+        assert_eq!(found.is_err(), refused, "{rate}");
+        assert!(found.err().is_none_or(|error| error.to_string().contains("steps of 1/256")));
+    }
+}
+
+#[test]
 fn dropout_covers_both_kinds_unless_one_is_named_later() {
     let one = with("phi-1", &["model.dropout=0.2", "model.attention_dropout=0"]).unwrap();
     assert_eq!((one.model.attention_dropout, one.model.residual_dropout), (0.0, 0.2));
@@ -236,7 +245,7 @@ prop_compose! {
     fn any_model()(
         layers in 1usize..50, heads in 1usize..9, head in 1usize..65, mlp in 1usize..5000, vocab in 1usize..60_000,
         seq_len in 1usize..5000, pairs in 0usize..32, rope_theta in 1e-3..1e7f64, norm_eps in 1e-12..1e-2f64,
-        dropouts in prop::array::uniform3(prop_oneof![Just(0.0), Just(0.1), 0.0..1.0f64]),
+        dropouts in prop::array::uniform3(prop_oneof![Just(0.0), Just(0.1), 0.004..0.994f64]),
     ) -> Model {
         Model {
             layers, hidden: heads * head, heads, mlp, vocab, seq_len, rotary_dim: 2 * pairs.min(head / 2), rope_theta,

@@ -1,11 +1,12 @@
-//! CUDA and WGPU: burn-cubecl's tensors. Every operation runs its plain-tensor reference here until its kernel exists.
+//! CUDA and WGPU: burn-cubecl's tensors. Every operation runs its plain-tensor reference, or with the feature `kernels`,
+//! which is not finished, our kernels.
 
-use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
+#[cfg(feature = "kernels")]
+mod kernels;
 
 use crate::discovery::DeviceInfo;
 #[cfg(feature = "wgpu")]
 use crate::discovery::Kind;
-use crate::ops::DecoderBackend;
 
 /// NVIDIA GPUs.
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
@@ -15,13 +16,15 @@ pub type Cuda = burn_cuda::Cuda<f32, i32>;
 #[cfg(feature = "wgpu")]
 pub type Wgpu = burn_wgpu::Wgpu<f32, i32, u32>;
 
-impl<R, F, I, BT> DecoderBackend for CubeBackend<R, F, I, BT>
+/// Every operation is its plain-tensor reference.
+#[cfg(not(feature = "kernels"))]
+impl<R, F, I, BT> crate::ops::DecoderBackend for burn_cubecl::CubeBackend<R, F, I, BT>
 where
-    R: CubeRuntime,
+    R: burn_cubecl::CubeRuntime,
     R::Server: cubecl::server::ComputeServer,
-    F: FloatElement,
-    I: IntElement,
-    BT: BoolElement,
+    F: burn_cubecl::FloatElement,
+    I: burn_cubecl::IntElement,
+    BT: burn_cubecl::BoolElement,
 {
 }
 

@@ -1,0 +1,4 @@
+//! Every kernel against the reference, on fresh random inputs.
+
+pub mod pointwise;
+pub mod products;
