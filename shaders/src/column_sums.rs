@@ -31,9 +31,9 @@ fn chunk_sums<T: Float>(
     partial[at] = sum;
 }
 
-/// out[column] += the sum of its partial sums.
+/// out[start + column] += the sum of its partial sums.
 #[cube(launch_unchecked)]
-fn add_chunks(partial: &Array<f32>, out: &mut Array<f32>, chunks: usize, cols: usize) {
+fn add_chunks(partial: &Array<f32>, out: &mut Array<f32>, chunks: usize, cols: usize, start: usize) {
     let column = CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize;
     if column >= cols {
         terminate!();
@@ -42,22 +42,22 @@ fn add_chunks(partial: &Array<f32>, out: &mut Array<f32>, chunks: usize, cols: u
     for chunk in 0..chunks {
         sum += partial[chunk * cols + column];
     }
-    out[column] += sum;
+    out[start + column] += sum;
 }
 
 /// Elements of the scratch that `add_column_sums` needs.
-pub fn scratch_len(rows: usize, cols: usize) -> usize {
+pub fn scratch_len([rows, cols]: [usize; 2]) -> usize {
     rows.div_ceil(ROWS) * cols
 }
 
-/// Adds the column sums of the contiguous `x` `[rows, cols]` to `out` `[cols]` fp32; `partial` is fp32 scratch of
+/// Adds the column sums of the contiguous `x` `[rows, cols]` to the fp32 elements of `out` from `start` on; `partial` is fp32 scratch of
 /// `scratch_len` elements.
 pub fn add_column_sums<R: Runtime>(
     client: &ComputeClient<R>,
     [rows, cols]: [usize; 2],
     x: Buffer<R>,
     partial: TensorBinding<R>,
-    out: TensorBinding<R>,
+    (out, start): (TensorBinding<R>, usize),
 ) {
     if rows == 0 || cols == 0 {
         return;
@@ -68,8 +68,17 @@ pub fn add_column_sums<R: Runtime>(
     let count = |len: usize| cubes(client, len.div_ceil(UNITS as usize));
     // SAFETY: each unit compares its index with the number of columns (and chunks) before it reads or writes.
     unsafe {
-        let len = scratch_len(rows, cols);
+        let len = scratch_len([rows, cols]);
         chunk_sums::launch_unchecked(client, count(len), dim, x.arg(), array(partial.clone()), rows, cols, dtype);
-        add_chunks::launch_unchecked(client, count(cols), dim, array(partial), array(out), rows.div_ceil(ROWS), cols);
+        add_chunks::launch_unchecked(
+            client,
+            count(cols),
+            dim,
+            array(partial),
+            array(out),
+            rows.div_ceil(ROWS),
+            cols,
+            start,
+        );
     }
 }

@@ -40,16 +40,23 @@ fn epilogue_kernel<V: Float, O: Float>(
     out[start + at] = O::cast_from(value);
 }
 
-/// Puts `product` `[m, n]` fp32, plus `bias` `[n]` if there is one, into the elements of `out` from `start` on, or adds it
-/// to them.
+/// Where the product goes.
+pub struct Destination<R: Runtime> {
+    pub buffer: Buffer<R>,
+    /// Index of the first element.
+    pub start: usize,
+    /// Add to what is there instead of overwriting it.
+    pub accumulate: bool,
+}
+
+/// Puts `product` `[m, n]` fp32, plus `bias` `[n]` if there is one, into the destination's `m * n` elements, or adds it to
+/// them.
 pub fn epilogue<R: Runtime>(
     client: &ComputeClient<R>,
     [m, n]: [usize; 2],
     product: TensorBinding<R>,
     bias: Option<Buffer<R>>,
-    out: Buffer<R>,
-    start: usize,
-    accumulate: bool,
+    Destination { buffer: out, start, accumulate }: Destination<R>,
 ) {
     let len = m * n;
     if len == 0 {

@@ -6,9 +6,7 @@
 
 use cubecl::prelude::*;
 
-use super::{
-    Blueprint, DropoutScalars, KEYS, KernelDropout, QUERIES, Shape, Sizes, held, place, word_of_half, word_of_key,
-};
+use super::{BLOCK, Blueprint, DropoutScalars, KernelDropout, Shape, Sizes, held, place, word};
 use crate::device::{Buffer, cubes};
 use crate::philox::{factor, words};
 
@@ -21,13 +19,13 @@ fn delta_kernel<G: Float, T: Float>(
     o: &Array<T>,
     delta: &mut Array<f32>,
     sizes: Sizes,
-    #[comptime] dims: usize,
     #[define(G, T)] _dtypes: [StorageType; 2],
 ) {
     let at = CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize;
     if at >= sizes.batch * sizes.heads * sizes.seq {
         terminate!();
     }
+    let dims = sizes.dims;
     let position = at % sizes.seq;
     let head = at / sizes.seq % sizes.heads;
     let sequence = at / sizes.seq / sizes.heads;
@@ -46,16 +44,16 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
     d_o: &Array<G>,
     lse: &Array<f32>,
     delta: &Array<f32>,
+    scratch: &mut Array<f32>,
     into: &mut Array<O>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
     #[define(T, G, O)] _dtypes: [StorageType; 3],
 ) {
-    let dims = comptime!(blueprint.head_dim);
     let rows = comptime!(blueprint.rows);
     let units = comptime!(blueprint.units);
-    let seq = sizes.seq;
+    let (seq, dims, width) = (sizes.seq, sizes.dims, sizes.width);
     let tiles = seq.div_ceil(rows * units);
     if CUBE_POS >= tiles * sizes.heads * sizes.batch {
         terminate!();
@@ -63,42 +61,39 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
     let here = place(&sizes, tiles);
     let hidden = sizes.heads * dims;
     let first = (here.tile * units + UNIT_POS as usize) * rows;
-    let q_base = here.sequence * seq * sizes.width + here.head * dims;
+    let q_base = here.sequence * seq * width + here.head * dims;
     let k_base = q_base + hidden;
     let v_base = k_base + hidden;
     let o_base = here.sequence * seq * hidden + here.head * dims;
-    let row_base = (here.sequence * sizes.heads + here.head) * seq;
+    let scratch_base = here.row * dims * seq;
 
+    let mut own = Array::<usize>::new(rows);
     let mut q_at = Array::<usize>::new(rows);
     let mut o_at = Array::<usize>::new(rows);
     let mut row_lse = Array::<f32>::new(rows);
     let mut row_delta = Array::<f32>::new(rows);
-    let mut acc = Array::<f32>::new(rows * dims);
     #[unroll]
     for i in 0..rows {
-        let row = held(first + i, seq);
-        q_at[i] = q_base + row * sizes.width;
-        o_at[i] = o_base + row * hidden;
-        row_lse[i] = lse[row_base + row];
-        row_delta[i] = delta[row_base + row];
-    }
-    #[unroll]
-    for i in 0..rows * dims {
-        acc[i] = 0.0f32;
+        own[i] = held(first + i, seq);
+        q_at[i] = q_base + own[i] * width;
+        o_at[i] = o_base + own[i] * hidden;
+        row_lse[i] = lse[here.row * seq + own[i]];
+        row_delta[i] = delta[here.row * seq + own[i]];
     }
 
-    let end = select((here.tile + 1) * units * rows < seq, (here.tile + 1) * units * rows, seq);
-    for block in 0..end.div_ceil(KEYS) {
-        let first_key = block * KEYS;
-        let mut key_row = Array::<usize>::new(KEYS);
-        let mut ds = Array::<f32>::new(rows * KEYS);
-        let mut dp = Array::<f32>::new(rows * KEYS);
+    let last = (here.tile + 1) * units * rows;
+    let end = select(last < seq, last, seq);
+    for block in 0..end.div_ceil(BLOCK) {
+        let first_key = block * BLOCK;
+        let mut key_row = Array::<usize>::new(BLOCK);
+        let mut ds = Array::<f32>::new(rows * BLOCK);
+        let mut dp = Array::<f32>::new(rows * BLOCK);
         #[unroll]
-        for j in 0..KEYS {
-            key_row[j] = held(first_key + j, seq) * sizes.width;
+        for j in 0..BLOCK {
+            key_row[j] = held(first_key + j, seq) * width;
         }
         #[unroll]
-        for i in 0..rows * KEYS {
+        for i in 0..rows * BLOCK {
             ds[i] = 0.0f32;
             dp[i] = 0.0f32;
         }
@@ -111,13 +106,13 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
                 g[i] = f32::cast_from(d_o[o_at[i] + d]);
             }
             #[unroll]
-            for j in 0..KEYS {
+            for j in 0..BLOCK {
                 let k = f32::cast_from(fused[k_base + key_row[j] + d]);
                 let v = f32::cast_from(fused[v_base + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
-                    ds[i * KEYS + j] = fma(q[i], k, ds[i * KEYS + j]);
-                    dp[i * KEYS + j] = fma(g[i], v, dp[i * KEYS + j]);
+                    ds[i * BLOCK + j] = fma(q[i], k, ds[i * BLOCK + j]);
+                    dp[i * BLOCK + j] = fma(g[i], v, dp[i * BLOCK + j]);
                 }
             }
         }
@@ -126,40 +121,41 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
         for i in 0..rows {
             if comptime!(blueprint.dropout) {
                 let position = (first + i) as u32;
-                let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, (block / 2) as u32);
+                let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, block as u32);
                 #[unroll]
-                for half in 0..2usize {
-                    let word = word_of_half(&drawn, block, half);
-                    #[unroll]
-                    for byte in 0..4u32 {
-                        let at = comptime!(i * KEYS + half * 4 + byte as usize);
-                        dp[at] = dp[at] * factor(&dropout, word, byte);
-                    }
+                for j in 0..BLOCK {
+                    let at = comptime!(i * BLOCK + j);
+                    dp[at] = dp[at] * factor(&dropout, word(&drawn, j / 4), (j % 4) as u32);
                 }
             }
             #[unroll]
-            for j in 0..KEYS {
-                let at = comptime!(i * KEYS + j);
+            for j in 0..BLOCK {
+                let at = comptime!(i * BLOCK + j);
                 let p = f32::exp(ds[at] * sizes.scale - row_lse[i]);
                 ds[at] = select(first_key + j <= first + i, p * (dp[at] - row_delta[i]) * sizes.scale, 0.0f32);
             }
         }
 
-        #[unroll]
         for d in 0..dims {
-            let mut k = Array::<f32>::new(KEYS);
+            let column = scratch_base + d * seq;
+            let mut acc = Array::<f32>::new(rows);
             #[unroll]
-            for j in 0..KEYS {
-                k[j] = f32::cast_from(fused[k_base + key_row[j] + d]);
+            for i in 0..rows {
+                acc[i] = select(block == 0, 0.0f32, scratch[column + own[i]]);
+            }
+            #[unroll]
+            for j in 0..BLOCK {
+                let k = f32::cast_from(fused[k_base + key_row[j] + d]);
+                #[unroll]
+                for i in 0..rows {
+                    acc[i] = fma(ds[i * BLOCK + j], k, acc[i]);
+                }
             }
             #[unroll]
             for i in 0..rows {
-                let mut value = acc[i * dims + d];
-                #[unroll]
-                for j in 0..KEYS {
-                    value = fma(ds[i * KEYS + j], k[j], value);
+                if first + i < seq {
+                    scratch[column + own[i]] = acc[i];
                 }
-                acc[i * dims + d] = value;
             }
         }
     }
@@ -167,9 +163,8 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
     #[unroll]
     for i in 0..rows {
         if first + i < seq {
-            #[unroll]
             for d in 0..dims {
-                into[q_at[i] + d] = O::cast_from(acc[i * dims + d]);
+                into[q_at[i] + d] = O::cast_from(scratch[scratch_base + d * seq + own[i]]);
             }
         }
     }
@@ -182,16 +177,17 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float>(
     d_o: &Array<G>,
     lse: &Array<f32>,
     delta: &Array<f32>,
+    dk_scratch: &mut Array<f32>,
+    dv_scratch: &mut Array<f32>,
     into: &mut Array<O>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
     #[define(T, G, O)] _dtypes: [StorageType; 3],
 ) {
-    let dims = comptime!(blueprint.head_dim);
     let rows = comptime!(blueprint.rows);
     let units = comptime!(blueprint.units);
-    let seq = sizes.seq;
+    let (seq, dims, width) = (sizes.seq, sizes.dims, sizes.width);
     let tiles = seq.div_ceil(rows * units);
     if CUBE_POS >= tiles * sizes.heads * sizes.batch {
         terminate!();
@@ -200,39 +196,35 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float>(
     let hidden = sizes.heads * dims;
     // The first of this unit's keys.
     let first = (here.tile * units + UNIT_POS as usize) * rows;
-    let q_base = here.sequence * seq * sizes.width + here.head * dims;
+    let q_base = here.sequence * seq * width + here.head * dims;
     let o_base = here.sequence * seq * hidden + here.head * dims;
-    let row_base = (here.sequence * sizes.heads + here.head) * seq;
+    let row_base = here.row * seq;
+    let scratch_base = here.row * dims * seq;
 
+    let mut own = Array::<usize>::new(rows);
     let mut k_at = Array::<usize>::new(rows);
-    let mut dk = Array::<f32>::new(rows * dims);
-    let mut dv = Array::<f32>::new(rows * dims);
     #[unroll]
     for j in 0..rows {
-        k_at[j] = q_base + hidden + held(first + j, seq) * sizes.width;
-    }
-    #[unroll]
-    for i in 0..rows * dims {
-        dk[i] = 0.0f32;
-        dv[i] = 0.0f32;
+        own[j] = held(first + j, seq);
+        k_at[j] = q_base + hidden + own[j] * width;
     }
 
     // Queries before the cube's first key see none of its keys.
-    let first_block = here.tile * units * rows / QUERIES;
-    for block in first_block..seq.div_ceil(QUERIES) {
-        let first_query = block * QUERIES;
-        let mut q_at = Array::<usize>::new(QUERIES);
-        let mut o_at = Array::<usize>::new(QUERIES);
-        let mut ds = Array::<f32>::new(QUERIES * rows);
-        let mut dp = Array::<f32>::new(QUERIES * rows);
+    let first_block = here.tile * units * rows / BLOCK;
+    for block in first_block..seq.div_ceil(BLOCK) {
+        let first_query = block * BLOCK;
+        let mut q_at = Array::<usize>::new(BLOCK);
+        let mut o_at = Array::<usize>::new(BLOCK);
+        let mut ds = Array::<f32>::new(BLOCK * rows);
+        let mut dp = Array::<f32>::new(BLOCK * rows);
         #[unroll]
-        for i in 0..QUERIES {
+        for i in 0..BLOCK {
             let row = held(first_query + i, seq);
-            q_at[i] = q_base + row * sizes.width;
+            q_at[i] = q_base + row * width;
             o_at[i] = o_base + row * hidden;
         }
         #[unroll]
-        for i in 0..QUERIES * rows {
+        for i in 0..BLOCK * rows {
             ds[i] = 0.0f32;
             dp[i] = 0.0f32;
         }
@@ -245,7 +237,7 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float>(
                 v[j] = f32::cast_from(fused[k_at[j] + hidden + d]);
             }
             #[unroll]
-            for i in 0..QUERIES {
+            for i in 0..BLOCK {
                 let q = f32::cast_from(fused[q_at[i] + d]);
                 let g = f32::cast_from(d_o[o_at[i] + d]);
                 #[unroll]
@@ -256,42 +248,63 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float>(
             }
         }
 
-        // dp becomes P . M (what multiplies dO), ds the gradient of the scores.
+        // dp becomes P . M, which multiplies dO; ds the gradient of the scores.
         #[unroll]
-        for i in 0..QUERIES {
+        for i in 0..BLOCK {
             let query = first_query + i;
             let row = row_base + held(query, seq);
             let query_lse = lse[row];
             let query_delta = delta[row];
-            let mut word = 0u32;
             if comptime!(blueprint.dropout) {
-                let drawn = words(&dropout, here.sequence as u32, here.head as u32, query as u32, (first / 16) as u32);
-                word = word_of_key(&drawn, first);
-            }
-            #[unroll]
-            for j in 0..rows {
-                let at = comptime!(i * rows + j);
-                let seen = query < seq && first + j <= query;
-                let p = select(seen, f32::exp(ds[at] * sizes.scale - query_lse), 0.0f32);
-                let mut kept = 1.0f32;
-                if comptime!(blueprint.dropout) {
-                    kept = factor(&dropout, word, (first % 4 + j) as u32);
+                let drawn =
+                    words(&dropout, here.sequence as u32, here.head as u32, query as u32, (first / BLOCK) as u32);
+                #[unroll]
+                for j in 0..rows {
+                    let at = comptime!(i * rows + j);
+                    // Neighbouring keys that start at a multiple of their number are in one call's 16.
+                    let key = first % BLOCK + j;
+                    let kept = factor(&dropout, word(&drawn, key / 4), (key % 4) as u32);
+                    let seen = query < seq && first + j <= query;
+                    let p = select(seen, f32::exp(ds[at] * sizes.scale - query_lse), 0.0f32);
+                    ds[at] = p * (dp[at] * kept - query_delta) * sizes.scale;
+                    dp[at] = p * kept;
                 }
-                ds[at] = p * (dp[at] * kept - query_delta) * sizes.scale;
-                dp[at] = p * kept;
+            } else {
+                #[unroll]
+                for j in 0..rows {
+                    let at = comptime!(i * rows + j);
+                    let seen = query < seq && first + j <= query;
+                    let p = select(seen, f32::exp(ds[at] * sizes.scale - query_lse), 0.0f32);
+                    ds[at] = p * (dp[at] - query_delta) * sizes.scale;
+                    dp[at] = p;
+                }
             }
         }
 
-        #[unroll]
         for d in 0..dims {
+            let column = scratch_base + d * seq;
+            let mut dk = Array::<f32>::new(rows);
+            let mut dv = Array::<f32>::new(rows);
             #[unroll]
-            for i in 0..QUERIES {
+            for j in 0..rows {
+                dk[j] = select(block == first_block, 0.0f32, dk_scratch[column + own[j]]);
+                dv[j] = select(block == first_block, 0.0f32, dv_scratch[column + own[j]]);
+            }
+            #[unroll]
+            for i in 0..BLOCK {
                 let q = f32::cast_from(fused[q_at[i] + d]);
                 let g = f32::cast_from(d_o[o_at[i] + d]);
                 #[unroll]
                 for j in 0..rows {
-                    dk[j * dims + d] = fma(ds[i * rows + j], q, dk[j * dims + d]);
-                    dv[j * dims + d] = fma(dp[i * rows + j], g, dv[j * dims + d]);
+                    dk[j] = fma(ds[i * rows + j], q, dk[j]);
+                    dv[j] = fma(dp[i * rows + j], g, dv[j]);
+                }
+            }
+            #[unroll]
+            for j in 0..rows {
+                if first + j < seq {
+                    dk_scratch[column + own[j]] = dk[j];
+                    dv_scratch[column + own[j]] = dv[j];
                 }
             }
         }
@@ -300,10 +313,10 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float>(
     #[unroll]
     for j in 0..rows {
         if first + j < seq {
-            #[unroll]
             for d in 0..dims {
-                into[k_at[j] + d] = O::cast_from(dk[j * dims + d]);
-                into[k_at[j] + hidden + d] = O::cast_from(dv[j * dims + d]);
+                let at = scratch_base + d * seq + own[j];
+                into[k_at[j] + d] = O::cast_from(dk_scratch[at]);
+                into[k_at[j] + hidden + d] = O::cast_from(dv_scratch[at]);
             }
         }
     }
@@ -321,6 +334,8 @@ pub struct Gradients<R: Runtime> {
     pub lse: TensorBinding<R>,
     /// `[B * H * T]` fp32, scratch.
     pub delta: TensorBinding<R>,
+    /// Two of N x C fp32 values.
+    pub scratch: [TensorBinding<R>; 2],
     /// `[N, W]`: columns `..3C` are written.
     pub into: Buffer<R>,
 }
@@ -332,8 +347,8 @@ pub fn attention_backward<R: Runtime>(
     dropout: Option<DropoutScalars>,
     gradients: Gradients<R>,
 ) {
-    let Gradients { d_o, fused, o, lse, delta, into } = gradients;
-    let blueprint = Blueprint::new(client, shape.head_dim, dropout.is_some());
+    let Gradients { d_o, fused, o, lse, delta, scratch, into } = gradients;
+    let blueprint = Blueprint::new(client, dropout.is_some());
     let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
     let rows = shape.batch * shape.heads * shape.seq;
     let count = cubes(client, blueprint.tiles(shape.seq) * shape.heads * shape.batch);
@@ -349,7 +364,6 @@ pub fn attention_backward<R: Runtime>(
             array(&o.binding),
             array(&delta),
             shape.launch(),
-            shape.head_dim,
             [d_o.dtype, o.dtype],
         );
         dq_kernel::launch_unchecked(
@@ -360,6 +374,7 @@ pub fn attention_backward<R: Runtime>(
             array(&d_o.binding),
             array(&lse),
             array(&delta),
+            array(&scratch[0]),
             array(&into.binding),
             shape.launch(),
             DropoutScalars::launch(dropout),
@@ -374,6 +389,8 @@ pub fn attention_backward<R: Runtime>(
             array(&d_o.binding),
             array(&lse),
             array(&delta),
+            array(&scratch[0]),
+            array(&scratch[1]),
             array(&into.binding),
             shape.launch(),
             DropoutScalars::launch(dropout),

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{Blueprint, DropoutScalars, KEYS, KernelDropout, MASKED, Shape, Sizes, held, place, word_of_half};
+use super::{BLOCK, Blueprint, DropoutScalars, KernelDropout, MASKED, Shape, Sizes, held, place, word};
 use crate::device::{Buffer, cubes};
 use crate::philox::{factor, words};
 
@@ -11,15 +11,15 @@ fn forward_kernel<T: Float>(
     fused: &Array<T>,
     o: &mut Array<T>,
     lse: &mut Array<f32>,
+    scratch: &mut Array<f32>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
     #[define(T)] _dtype: StorageType,
 ) {
-    let dims = comptime!(blueprint.head_dim);
     let rows = comptime!(blueprint.rows);
     let units = comptime!(blueprint.units);
-    let seq = sizes.seq;
+    let (seq, dims, width) = (sizes.seq, sizes.dims, sizes.width);
     let tiles = seq.div_ceil(rows * units);
     if CUBE_POS >= tiles * sizes.heads * sizes.batch {
         terminate!();
@@ -27,37 +27,38 @@ fn forward_kernel<T: Float>(
     let here = place(&sizes, tiles);
     let hidden = sizes.heads * dims;
     let first = (here.tile * units + UNIT_POS as usize) * rows;
-    let q_base = here.sequence * seq * sizes.width + here.head * dims;
+    let q_base = here.sequence * seq * width + here.head * dims;
     let k_base = q_base + hidden;
     let v_base = k_base + hidden;
+    let o_base = here.sequence * seq * hidden + here.head * dims;
 
+    let scratch_base = here.row * dims * seq;
+
+    let mut own = Array::<usize>::new(rows);
     let mut q_at = Array::<usize>::new(rows);
     let mut high = Array::<f32>::new(rows);
     let mut sum = Array::<f32>::new(rows);
-    let mut acc = Array::<f32>::new(rows * dims);
     #[unroll]
     for i in 0..rows {
-        q_at[i] = q_base + held(first + i, seq) * sizes.width;
+        own[i] = held(first + i, seq);
+        q_at[i] = q_base + own[i] * width;
         high[i] = MASKED;
         sum[i] = 0.0f32;
     }
-    #[unroll]
-    for i in 0..rows * dims {
-        acc[i] = 0.0f32;
-    }
 
-    // The last key that any row of this cube sees.
-    let end = select((here.tile + 1) * units * rows < seq, (here.tile + 1) * units * rows, seq);
-    for block in 0..end.div_ceil(KEYS) {
-        let first_key = block * KEYS;
-        let mut key_row = Array::<usize>::new(KEYS);
-        let mut p = Array::<f32>::new(rows * KEYS);
+    // Keys past the last row of this cube are seen by none of them.
+    let last = (here.tile + 1) * units * rows;
+    let end = select(last < seq, last, seq);
+    for block in 0..end.div_ceil(BLOCK) {
+        let first_key = block * BLOCK;
+        let mut key_row = Array::<usize>::new(BLOCK);
+        let mut p = Array::<f32>::new(rows * BLOCK);
         #[unroll]
-        for j in 0..KEYS {
-            key_row[j] = held(first_key + j, seq) * sizes.width;
+        for j in 0..BLOCK {
+            key_row[j] = held(first_key + j, seq) * width;
         }
         #[unroll]
-        for i in 0..rows * KEYS {
+        for i in 0..rows * BLOCK {
             p[i] = 0.0f32;
         }
         for d in 0..dims {
@@ -67,11 +68,11 @@ fn forward_kernel<T: Float>(
                 q[i] = f32::cast_from(fused[q_at[i] + d]);
             }
             #[unroll]
-            for j in 0..KEYS {
+            for j in 0..BLOCK {
                 let k = f32::cast_from(fused[k_base + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
-                    p[i * KEYS + j] = fma(q[i], k, p[i * KEYS + j]);
+                    p[i * BLOCK + j] = fma(q[i], k, p[i * BLOCK + j]);
                 }
             }
         }
@@ -81,48 +82,51 @@ fn forward_kernel<T: Float>(
         for i in 0..rows {
             let mut higher = high[i];
             #[unroll]
-            for j in 0..KEYS {
-                p[i * KEYS + j] = select(first_key + j <= first + i, p[i * KEYS + j] * sizes.scale, MASKED);
-                higher = max(higher, p[i * KEYS + j]);
+            for j in 0..BLOCK {
+                let at = comptime!(i * BLOCK + j);
+                p[at] = select(first_key + j <= first + i, p[at] * sizes.scale, MASKED);
+                higher = max(higher, p[at]);
             }
             shrink[i] = f32::exp(high[i] - higher);
             high[i] = higher;
             sum[i] *= shrink[i];
             #[unroll]
-            for j in 0..KEYS {
-                p[i * KEYS + j] = f32::exp(p[i * KEYS + j] - higher);
-                sum[i] += p[i * KEYS + j];
+            for j in 0..BLOCK {
+                let at = comptime!(i * BLOCK + j);
+                p[at] = f32::exp(p[at] - higher);
+                sum[i] += p[at];
             }
             if comptime!(blueprint.dropout) {
                 let position = (first + i) as u32;
-                let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, (block / 2) as u32);
+                let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, block as u32);
                 #[unroll]
-                for half in 0..2usize {
-                    let word = word_of_half(&drawn, block, half);
-                    #[unroll]
-                    for byte in 0..4u32 {
-                        let at = comptime!(i * KEYS + half * 4 + byte as usize);
-                        p[at] = p[at] * factor(&dropout, word, byte);
-                    }
+                for j in 0..BLOCK {
+                    let at = comptime!(i * BLOCK + j);
+                    p[at] = p[at] * factor(&dropout, word(&drawn, j / 4), (j % 4) as u32);
                 }
             }
         }
 
-        #[unroll]
         for d in 0..dims {
-            let mut v = Array::<f32>::new(KEYS);
+            let column = scratch_base + d * seq;
+            let mut acc = Array::<f32>::new(rows);
             #[unroll]
-            for j in 0..KEYS {
-                v[j] = f32::cast_from(fused[v_base + key_row[j] + d]);
+            for i in 0..rows {
+                acc[i] = select(block == 0, 0.0f32, scratch[column + own[i]] * shrink[i]);
+            }
+            #[unroll]
+            for j in 0..BLOCK {
+                let v = f32::cast_from(fused[v_base + key_row[j] + d]);
+                #[unroll]
+                for i in 0..rows {
+                    acc[i] = fma(p[i * BLOCK + j], v, acc[i]);
+                }
             }
             #[unroll]
             for i in 0..rows {
-                let mut value = acc[i * dims + d] * shrink[i];
-                #[unroll]
-                for j in 0..KEYS {
-                    value = fma(p[i * KEYS + j], v[j], value);
+                if first + i < seq {
+                    scratch[column + own[i]] = acc[i];
                 }
-                acc[i * dims + d] = value;
             }
         }
     }
@@ -132,27 +136,26 @@ fn forward_kernel<T: Float>(
         let position = first + i;
         if position < seq {
             let inverse = 1.0f32 / sum[i];
-            let out = (here.sequence * seq + position) * hidden + here.head * dims;
-            #[unroll]
             for d in 0..dims {
-                o[out + d] = T::cast_from(acc[i * dims + d] * inverse);
+                let value = scratch[scratch_base + d * seq + position] * inverse;
+                o[o_base + position * hidden + d] = T::cast_from(value);
             }
-            lse[(here.sequence * sizes.heads + here.head) * seq + position] = high[i] + f32::ln(sum[i]);
+            lse[here.row * seq + position] = high[i] + f32::ln(sum[i]);
         }
     }
 }
 
 /// Attention of the rotated q, k and v in `fused` `[N, W]`: writes `o` `[N, C]` in the same dtype and `lse` `[B * H * T]`
-/// fp32 (natural logarithm, of the scaled scores).
+/// fp32 (natural logarithm, of the scaled scores). `scratch` holds N x C fp32 values.
 pub fn attention_forward<R: Runtime>(
     client: &ComputeClient<R>,
     shape: Shape,
     dropout: Option<DropoutScalars>,
     fused: Buffer<R>,
     o: Buffer<R>,
-    lse: TensorBinding<R>,
+    [lse, scratch]: [TensorBinding<R>; 2],
 ) {
-    let blueprint = Blueprint::new(client, shape.head_dim, dropout.is_some());
+    let blueprint = Blueprint::new(client, dropout.is_some());
     let count = blueprint.tiles(shape.seq) * shape.heads * shape.batch;
     let dtype = fused.dtype;
     // SAFETY: rows past the sequence are held at its last for reading and not stored; columns are those of q, k and v.
@@ -164,6 +167,7 @@ pub fn attention_forward<R: Runtime>(
             fused.arg(),
             o.arg(),
             lse.into_tensor_arg().into_array_arg(),
+            scratch.into_tensor_arg().into_array_arg(),
             shape.launch(),
             DropoutScalars::launch(dropout),
             blueprint,

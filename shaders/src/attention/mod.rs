@@ -1,8 +1,11 @@
 //! Causal attention without the T x T matrix (Dao, "FlashAttention-2", 2023), for devices without planes or tensor cores.
 //!
-//! A unit owns a few rows (queries, or keys for their gradients) with all D dimensions in registers and walks over the
-//! other side in blocks; units share nothing, so there are no barriers and no atomics, and every sum has one order.
-//! Forward saves O and the log-sum-exp; backward computes the probabilities again. Memory is O(T).
+//! A unit owns a few neighbouring rows (queries, or keys for their gradients) and walks over the other side in blocks of
+//! 16. The scores of a block are in registers; the sums over blocks are in fp32 scratch of N x C elements, read and written
+//! once a block and dimension. Keeping them in registers needs every dimension unrolled: on llvmpipe each load is then
+//! several basic blocks, and compiling D = 128 took minutes. Units share nothing, so there are no barriers and no atomics,
+//! and every sum has one order. Forward saves O and the log-sum-exp; backward computes the probabilities again. Memory is
+//! O(T).
 //!
 //! q, k and v are read where the fused projection left them: rows of W elements, q at column 0, k at C, v at 2C.
 
@@ -20,30 +23,26 @@ use crate::philox::{DropoutLaunch, Words};
 /// Far below any score, yet finite: WGSL has no infinities to rely on.
 pub(crate) const MASKED: f32 = -1.0e30;
 
-/// Keys that a query's unit takes at a time: half of what one Philox call decides.
-pub(crate) const KEYS: usize = 8;
-
-/// Queries that a key's unit takes at a time.
-pub(crate) const QUERIES: usize = 4;
+/// Rows of the other side that a unit takes at a time: as many keys as one Philox call decides.
+pub(crate) const BLOCK: usize = 16;
 
 /// What is decided when the kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Blueprint {
-    pub head_dim: usize,
-    /// Neighbouring rows that a unit owns: 1, 2 or 4, so that the dropout bytes of its keys are in one word.
+    /// Neighbouring rows that a unit owns; divides 16.
     pub rows: usize,
     pub units: usize,
     pub dropout: bool,
 }
 
 impl Blueprint {
-    pub(crate) fn new<R: Runtime>(client: &ComputeClient<R>, head_dim: usize, dropout: bool) -> Self {
+    pub(crate) fn new<R: Runtime>(client: &ComputeClient<R>, dropout: bool) -> Self {
+        // 8 x 16 scores are 128 registers, twice in backward.
         let (units, rows) = match Class::of(client) {
-            // 4 x 64 sums are 256 SIMD registers a matrix, in the first-level cache; 128 dimensions get half the rows.
-            Class::Narrow => (8, if head_dim <= 64 { 4 } else { 2 }),
-            Class::Wide => (64, 1),
+            Class::Narrow => (8, 8),
+            Class::Wide => (64, 2),
         };
-        Self { head_dim, rows, units, dropout }
+        Self { rows, units, dropout }
     }
 
     /// Cubes that a sequence of one head needs.
@@ -88,13 +87,14 @@ pub(crate) struct Sizes {
     pub batch: usize,
     pub seq: usize,
     pub heads: usize,
+    pub dims: usize,
     pub width: usize,
     pub scale: f32,
 }
 
 impl Shape {
     pub(crate) fn launch<R: Runtime>(&self) -> SizesLaunch<R> {
-        SizesLaunch::new(self.batch, self.seq, self.heads, self.width, self.scale)
+        SizesLaunch::new(self.batch, self.seq, self.heads, self.head_dim, self.width, self.scale)
     }
 }
 
@@ -103,6 +103,8 @@ impl Shape {
 pub(crate) struct Place {
     pub sequence: usize,
     pub head: usize,
+    /// sequence * H + head.
+    pub row: usize,
     pub tile: usize,
 }
 
@@ -110,27 +112,16 @@ pub(crate) struct Place {
 #[cube]
 pub(crate) fn place(sizes: &Sizes, tiles: usize) -> Place {
     let tile = CUBE_POS % tiles;
-    let rest = CUBE_POS / tiles;
-    Place { sequence: rest / sizes.heads, head: rest % sizes.heads, tile }
+    let row = CUBE_POS / tiles;
+    Place { sequence: row / sizes.heads, head: row % sizes.heads, row, tile }
 }
 
-/// The Philox word of keys `8 * block + 4 * half ..` of a call that decides 16 keys from `16 * (block / 2)` on.
+/// Word `index` (0 to 3) of a Philox call.
 #[cube]
-pub(crate) fn word_of_half(words: &Words, block: usize, #[comptime] half: usize) -> u32 {
-    if comptime!(half == 0) {
-        select(block % 2 == 0, words.w0, words.w2)
-    } else {
-        select(block % 2 == 0, words.w1, words.w3)
-    }
-}
-
-/// The Philox word of the keys from `first` on, which are four at most and in one word.
-#[cube]
-pub(crate) fn word_of_key(words: &Words, first: usize) -> u32 {
-    let which = first / 4 % 4;
-    let low = select(which == 0, words.w0, words.w1);
-    let high = select(which == 2, words.w2, words.w3);
-    select(which < 2, low, high)
+pub(crate) fn word(words: &Words, index: usize) -> u32 {
+    let low = select(index == 0, words.w0, words.w1);
+    let high = select(index == 2, words.w2, words.w3);
+    select(index < 2, low, high)
 }
 
 /// `x` held below `limit`, so that rows past the end read the last one again.

@@ -2,8 +2,17 @@
 //!
 //! Not finished: built with the feature `kernels` only, until every case of the self-test passes.
 
-mod pointwise;
-mod products;
+mod attention;
+mod embedding;
+mod gelu;
+mod linear;
+mod loss;
+mod matmul;
+mod norm;
+mod optimizer;
+mod residual;
+mod rotary;
+mod tensor;
 
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 use burn_tensor::{DType, Int, Tensor};
@@ -20,67 +29,19 @@ where
     BT: BoolElement,
 {
     fn matrix(flat: &Tensor<Self, 1>, slot: MatrixSlot) -> Tensor<Self, 2> {
-        products::tensor::matrix(flat, slot)
+        tensor::matrix(flat, slot)
     }
 
     fn vector(flat: &Tensor<Self, 1>, slot: VectorSlot) -> Tensor<Self, 1> {
-        products::tensor::vector(flat, slot)
-    }
-
-    fn linear_forward(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
-        products::linear::forward(x, weight, bias)
-    }
-
-    fn linear_backward(
-        dy: Tensor<Self, 2>,
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        grads: WeightGrads<'_, Self>,
-    ) -> Tensor<Self, 2> {
-        products::linear::backward(dy, x, weight, grads)
-    }
-
-    fn attention_forward(fused: Tensor<Self, 2>, dims: BlockDims, dropout: Option<Dropout>) -> Attended<Self> {
-        products::attention::forward(fused, dims, dropout)
-    }
-
-    fn attention_backward(
-        d_o: Tensor<Self, 2>,
-        fused: Tensor<Self, 2>,
-        attended: Attended<Self>,
-        dims: BlockDims,
-        dropout: Option<Dropout>,
-        into: Tensor<Self, 2>,
-    ) -> Tensor<Self, 2> {
-        products::attention::backward(d_o, fused, attended, dims, dropout, into)
-    }
-
-    fn linear_cross_entropy(
-        h: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        bias: Tensor<Self, 1>,
-        targets: Tensor<Self, 1, Int>,
-    ) -> Tensor<Self, 1> {
-        products::loss::forward(h, weight, bias, targets)
-    }
-
-    fn linear_cross_entropy_backward(
-        h: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        bias: Tensor<Self, 1>,
-        targets: Tensor<Self, 1, Int>,
-        scale: f32,
-        grads: WeightGrads<'_, Self>,
-    ) -> (Tensor<Self, 1>, Tensor<Self, 2>) {
-        products::loss::backward(h, weight, bias, targets, scale, grads)
+        tensor::vector(flat, slot)
     }
 
     fn clear(flat: &mut Tensor<Self, 1>) {
-        pointwise::optimizer::clear(flat);
+        optimizer::clear(flat);
     }
 
     fn token_embedding(table: Tensor<Self, 2>, tokens: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
-        pointwise::embedding::forward(table, tokens)
+        embedding::forward(table, tokens)
     }
 
     fn token_embedding_backward(
@@ -89,7 +50,7 @@ where
         grads: &mut Tensor<Self, 1>,
         table: MatrixSlot,
     ) {
-        pointwise::embedding::backward(dx, tokens, grads, table);
+        embedding::backward(dx, tokens, grads, table);
     }
 
     fn layer_norm_forward(
@@ -99,7 +60,7 @@ where
         eps: f32,
         dtype: DType,
     ) -> Normed<Self> {
-        pointwise::norm::forward(x, gamma, beta, eps, dtype)
+        norm::forward(x, gamma, beta, eps, dtype)
     }
 
     fn layer_norm_backward(
@@ -110,15 +71,15 @@ where
         gamma: Tensor<Self, 1>,
         grads: NormGrads<'_, Self>,
     ) -> Tensor<Self, 2> {
-        pointwise::norm::backward(dy, x, mean, rstd, gamma, grads)
+        norm::backward(dy, x, mean, rstd, gamma, grads)
     }
 
     fn rotary(fused: Tensor<Self, 2>, table: &RotaryTable<Self>, dims: BlockDims, turn: Turn) -> Tensor<Self, 2> {
-        pointwise::rotary::rotary(fused, table, dims, turn)
+        rotary::rotary(fused, table, dims, turn)
     }
 
     fn gelu_tanh(fused: Tensor<Self, 2>, dims: BlockDims) -> Tensor<Self, 2> {
-        pointwise::gelu::forward(fused, dims)
+        gelu::forward(fused, dims)
     }
 
     fn gelu_tanh_backward(
@@ -127,7 +88,7 @@ where
         dims: BlockDims,
         into: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        pointwise::gelu::backward(dh, fused, dims, into)
+        gelu::backward(dh, fused, dims, into)
     }
 
     fn residual(
@@ -137,7 +98,7 @@ where
         dims: BlockDims,
         dropout: Option<Dropout>,
     ) -> Tensor<Self, 2> {
-        pointwise::residual::forward(x, attention, mlp, dims, dropout)
+        residual::forward(x, attention, mlp, dims, dropout)
     }
 
     fn residual_backward(
@@ -146,15 +107,15 @@ where
         dropout: Option<Dropout>,
         dtype: DType,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        pointwise::residual::backward(dx, dims, dropout, dtype)
+        residual::backward(dx, dims, dropout, dtype)
     }
 
     fn embedding_dropout(x: Tensor<Self, 2>, seq: usize, dropout: Option<Dropout>) -> Tensor<Self, 2> {
-        pointwise::residual::embedding_dropout(x, seq, dropout)
+        residual::embedding_dropout(x, seq, dropout)
     }
 
     fn sum_of_squares(flat: &Tensor<Self, 1>) -> Tensor<Self, 1> {
-        pointwise::optimizer::sum_of_squares(flat)
+        optimizer::sum_of_squares(flat)
     }
 
     fn adamw(
@@ -163,6 +124,54 @@ where
         decay_len: usize,
         step: AdamWStep,
     ) -> AdamWBuffers<Self> {
-        pointwise::optimizer::adamw(buffers, grads, decay_len, step)
+        optimizer::adamw(buffers, grads, decay_len, step)
+    }
+
+    fn linear_forward(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
+        linear::forward(x, weight, bias)
+    }
+
+    fn linear_backward(
+        dy: Tensor<Self, 2>,
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        grads: WeightGrads<'_, Self>,
+    ) -> Tensor<Self, 2> {
+        linear::backward(dy, x, weight, grads)
+    }
+
+    fn attention_forward(fused: Tensor<Self, 2>, dims: BlockDims, dropout: Option<Dropout>) -> Attended<Self> {
+        attention::forward(fused, dims, dropout)
+    }
+
+    fn attention_backward(
+        d_o: Tensor<Self, 2>,
+        fused: Tensor<Self, 2>,
+        attended: Attended<Self>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+        into: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        attention::backward(d_o, fused, attended, dims, dropout, into)
+    }
+
+    fn linear_cross_entropy(
+        h: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        targets: Tensor<Self, 1, Int>,
+    ) -> Tensor<Self, 1> {
+        loss::forward(h, weight, bias, targets)
+    }
+
+    fn linear_cross_entropy_backward(
+        h: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        targets: Tensor<Self, 1, Int>,
+        scale: f32,
+        grads: WeightGrads<'_, Self>,
+    ) -> (Tensor<Self, 1>, Tensor<Self, 2>) {
+        loss::backward(h, weight, bias, targets, scale, grads)
     }
 }

@@ -78,7 +78,7 @@ pub fn slot<R: CubeRuntime>(flat: &CubeTensor<R>, offset: usize, len: usize) -> 
 }
 
 /// A view of a flat buffer's elements from `start` on; `start` must be aligned for the device.
-fn part<R: CubeRuntime>(flat: &CubeTensor<R>, start: usize, shape: impl Into<Shape>) -> CubeTensor<R> {
+pub fn part<R: CubeRuntime>(flat: &CubeTensor<R>, start: usize, shape: impl Into<Shape>) -> CubeTensor<R> {
     let shape = shape.into();
     let (elem, len) = (flat.elem_size(), shape.num_elements());
     let all = flat.shape().num_elements();
@@ -87,4 +87,28 @@ fn part<R: CubeRuntime>(flat: &CubeTensor<R>, start: usize, shape: impl Into<Sha
     let after = flat.handle.size_in_used() - before - (len * elem) as u64;
     let handle = flat.handle.clone().offset_start(before).offset_end(after);
     CubeTensor::new_contiguous(flat.client.clone(), flat.device.clone(), shape, handle, flat.dtype)
+}
+
+/// `DecoderBackend::matrix`: a view where the slot is aligned for the device, else a copy.
+pub fn matrix<R: CubeRuntime, B: CubeTensors<R>>(flat: &Tensor<B, 1>, slot: MatrixSlot) -> Tensor<B, 2> {
+    let MatrixSlot { offset, rows, cols } = slot;
+    match view::<R, B>(flat, offset, [rows, cols].into()) {
+        Some(view) => float(view),
+        None => flat.clone().slice([offset..offset + rows * cols]).reshape([rows, cols]),
+    }
+}
+
+/// `DecoderBackend::vector`: a view where the slot is aligned for the device, else a copy.
+pub fn vector<R: CubeRuntime, B: CubeTensors<R>>(flat: &Tensor<B, 1>, slot: VectorSlot) -> Tensor<B, 1> {
+    match view::<R, B>(flat, slot.offset, [slot.len].into()) {
+        Some(view) => float(view),
+        None => flat.clone().slice([slot.offset..slot.offset + slot.len]),
+    }
+}
+
+fn view<R: CubeRuntime, B: CubeTensors<R>>(flat: &Tensor<B, 1>, offset: usize, shape: Shape) -> Option<CubeTensor<R>> {
+    let flat = flat.clone().into_primitive().tensor();
+    let align = flat.client.properties().memory.alignment as usize;
+    let aligned = flat.is_contiguous() && (offset * flat.elem_size()).is_multiple_of(align);
+    aligned.then(|| part(&flat, offset, shape))
 }

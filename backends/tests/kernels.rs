@@ -6,8 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use burn_tensor::{DType, Tensor, TensorData};
 use trainer_backends::discovery;
 use trainer_backends::ops::{BlockDims, MatrixSlot, RotaryTable, Turn, VectorSlot};
-use trainer_backends::selftest::pointwise as selftest;
-use trainer_backends::{DecoderBackend, Wgpu, wgpu_device};
+use trainer_backends::{DecoderBackend, Wgpu, selftest, wgpu_device};
 
 type Device = <Wgpu as burn_backend::BackendTypes>::Device;
 

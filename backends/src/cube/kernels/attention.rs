@@ -1,0 +1,63 @@
+//! Flash attention of q, k and v inside the fused projection.
+
+use burn_cubecl::CubeRuntime;
+use burn_tensor::{DType, Tensor};
+use trainer_shaders::attention::{DropoutScalars, Gradients, Shape, attention_backward, attention_forward};
+
+use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, owned};
+use crate::dropout::{Dropout, Site};
+use crate::ops::{Attended, BlockDims};
+
+fn shape(dims: BlockDims) -> Shape {
+    let BlockDims { batch, seq, heads, head_dim, .. } = dims;
+    Shape { batch, seq, heads, head_dim, width: dims.fused(), scale: dims.scale() }
+}
+
+fn scalars(dropout: Dropout) -> DropoutScalars {
+    DropoutScalars {
+        key: dropout.key,
+        first_sequence: dropout.first_sequence,
+        place: dropout.layer << 16 | Site::Attention as u32,
+        threshold: dropout.threshold,
+        scale: dropout.scale(),
+    }
+}
+
+pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
+    fused: Tensor<B, 2>,
+    dims: BlockDims,
+    dropout: Option<Dropout>,
+) -> Attended<B> {
+    let fused = cube(fused);
+    let o = empty(&fused, [dims.tokens(), dims.hidden()], fused.dtype);
+    let lse = empty(&fused, [dims.tokens() * dims.heads], DType::F32);
+    let scratch = empty(&fused, [dims.tokens() * dims.hidden()], DType::F32);
+    let saved = [&lse, &scratch].map(binding);
+    attention_forward(&fused.client, shape(dims), dropout.map(scalars), buffer(&fused), buffer(&o), saved);
+    Attended { o: float(o), lse: float(lse) }
+}
+
+pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
+    d_o: Tensor<B, 2>,
+    fused: Tensor<B, 2>,
+    attended: Attended<B>,
+    dims: BlockDims,
+    dropout: Option<Dropout>,
+    into: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let into = owned(into);
+    let (d_o, fused, o, lse) = (cube(d_o), cube(fused), cube(attended.o), cube(attended.lse));
+    let delta = empty(&into, [dims.tokens() * dims.heads], DType::F32);
+    let scratch = [(); 2].map(|()| empty(&into, [dims.tokens() * dims.hidden()], DType::F32));
+    let gradients = Gradients {
+        d_o: buffer(&d_o),
+        fused: buffer(&fused),
+        o: buffer(&o),
+        lse: binding(&lse),
+        delta: binding(&delta),
+        scratch: scratch.each_ref().map(binding),
+        into: buffer(&into),
+    };
+    attention_backward(&into.client, shape(dims), dropout.map(scalars), gradients);
+    float(into)
+}

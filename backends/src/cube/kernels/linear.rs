@@ -1,0 +1,51 @@
+//! A linear layer: y = x W^T + b, dx = dy W, dW += dy^T x, db += the column sums of dy.
+
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+use burn_tensor::{DType, Tensor};
+use trainer_shaders::column_sums::{add_column_sums, scratch_len};
+
+use super::matmul::{Out, Part, Side, product};
+use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, slot};
+use crate::ops::{MatrixSlot, VectorSlot, WeightGrads};
+
+pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+) -> Tensor<B, 2> {
+    let sizes = [x.dims()[0], weight.dims()[0]];
+    let (x, weight, bias) = (cube(x), cube(weight), cube(bias));
+    let y = empty(&x, sizes, x.dtype);
+    product(Part::whole(&x), Side::Rows, Part::whole(&weight), Side::Rows, Some(&bias), Out::new(&y));
+    float(y)
+}
+
+/// Adds the weight's and the bias' gradients to their slots of `flat`.
+pub fn add_gradients<R: CubeRuntime>(
+    flat: &CubeTensor<R>,
+    dy: &CubeTensor<R>,
+    x: Part<'_, R>,
+    weight: MatrixSlot,
+    bias: VectorSlot,
+) {
+    let MatrixSlot { offset, rows, cols } = weight;
+    product(Part::whole(dy), Side::Columns, x, Side::Columns, None, Out::added(flat, offset, [rows, cols]));
+    let sizes = [dy.meta.shape()[0], dy.meta.shape()[1]];
+    let partial = empty(dy, [scratch_len(sizes)], DType::F32);
+    add_column_sums(&dy.client, sizes, buffer(dy), binding(&partial), slot(flat, bias.offset, bias.len));
+}
+
+pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
+    dy: Tensor<B, 2>,
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    grads: WeightGrads<'_, B>,
+) -> Tensor<B, 2> {
+    let sizes = x.dims();
+    let (dy, x, weight) = (cube(dy), cube(x), cube(weight));
+    modify(grads.flat, |flat| add_gradients(flat, &dy, Part::whole(&x), grads.weight, grads.bias));
+    let dx = empty(&dy, sizes, dy.dtype);
+    product(Part::whole(&dy), Side::Rows, Part::whole(&weight), Side::Columns, None, Out::new(&dx));
+    float(dx)
+}

@@ -1,0 +1,106 @@
+//! The head and its cross entropy, a chunk of tokens at a time.
+
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+use burn_tensor::{DType, Int, Tensor};
+use trainer_shaders::cross_entropy::{Rows, cross_entropy, total};
+
+use super::linear::add_gradients;
+use super::matmul::{Out, Part, Side, product};
+use super::tensor::{CubeTensors, binding, cube, cube_int, empty, float, modify};
+use crate::ops::WeightGrads;
+
+/// The most bytes of fp32 logits that exist at a time (a single row of more is taken alone). Small beside the weights of
+/// any model that needs it to be, and within what every adapter binds; at 51200 words it is 160 tokens.
+pub const LOGITS_BYTES: usize = 32 << 20;
+
+/// Tokens a chunk: a multiple of 32 where there are as many, so that tiles are full.
+fn chunk_rows(tokens: usize, vocab: usize) -> usize {
+    let most = (LOGITS_BYTES / (4 * vocab.max(1))).max(1);
+    let even = if most >= 32 { most / 32 * 32 } else { most };
+    even.min(tokens).max(1)
+}
+
+/// The head's inputs, and what each chunk leaves behind.
+struct Head<R: CubeRuntime> {
+    /// `[N, C]`.
+    h: CubeTensor<R>,
+    /// `[V, C]`.
+    weight: CubeTensor<R>,
+    /// `[V]`.
+    bias: CubeTensor<R>,
+    /// `[N]` i32.
+    targets: CubeTensor<R>,
+    /// `[N]` fp32.
+    losses: CubeTensor<R>,
+}
+
+impl<R: CubeRuntime> Head<R> {
+    fn new<B: CubeTensors<R>>(
+        h: Tensor<B, 2>,
+        weight: Tensor<B, 2>,
+        bias: Tensor<B, 1>,
+        targets: Tensor<B, 1, Int>,
+    ) -> Self {
+        let tokens = h.dims()[0];
+        let h = cube(h);
+        let losses = empty(&h, [tokens], DType::F32);
+        Self { weight: cube(weight), bias: cube(bias), targets: cube_int(targets), losses, h }
+    }
+
+    /// Calls `work` with the first token and the logits of each chunk, whose losses are already taken; with `scale`, the
+    /// logits have been replaced by the gradient of `scale` x the sum of losses.
+    fn for_each_chunk(&self, scale: Option<f32>, mut work: impl FnMut(usize, &CubeTensor<R>)) {
+        let (tokens, vocab) = (self.h.meta.shape()[0], self.weight.meta.shape()[0]);
+        let most = chunk_rows(tokens, vocab);
+        for first in (0..tokens).step_by(most) {
+            let count = most.min(tokens - first);
+            let logits = empty(&self.h, [count, vocab], DType::F32);
+            let (h, weight) = (Part::rows(&self.h, first, count), Part::whole(&self.weight));
+            product(h, Side::Rows, weight, Side::Rows, Some(&self.bias), Out::new(&logits));
+            let [x, targets, losses] = [&logits, &self.targets, &self.losses].map(binding);
+            cross_entropy(&self.h.client, Rows { first, count, vocab }, x, targets, losses, scale);
+            work(first, &logits);
+        }
+    }
+
+    /// The sum of the losses, `[1]`.
+    fn total(&self) -> CubeTensor<R> {
+        let sum = empty(&self.h, [1], DType::F32);
+        total(&self.h.client, self.losses.meta.shape()[0], binding(&self.losses), binding(&sum));
+        sum
+    }
+}
+
+pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
+    h: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+    targets: Tensor<B, 1, Int>,
+) -> Tensor<B, 1> {
+    let head = Head::new(h, weight, bias, targets);
+    head.for_each_chunk(None, |_, _| ());
+    float(head.total())
+}
+
+pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
+    h: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+    targets: Tensor<B, 1, Int>,
+    scale: f32,
+    grads: WeightGrads<'_, B>,
+) -> (Tensor<B, 1>, Tensor<B, 2>) {
+    let sizes = h.dims();
+    let head = Head::new(h, weight, bias, targets);
+    let dh = empty(&head.h, sizes, head.h.dtype);
+    modify(grads.flat, |flat| {
+        head.for_each_chunk(Some(scale), |first, dlogits| {
+            let count = dlogits.meta.shape()[0];
+            add_gradients(flat, dlogits, Part::rows(&head.h, first, count), grads.weight, grads.bias);
+            let (out, weight) = (Out::rows(&dh, first, count), Part::whole(&head.weight));
+            product(Part::whole(dlogits), Side::Rows, weight, Side::Columns, None, out);
+        });
+    });
+    (float(head.total()), float(dh))
+}

@@ -1,0 +1,193 @@
+//! Matrix products of burn-cubecl's tensors: which kernel runs on which device.
+
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+use burn_tensor::DType;
+use cubecl::client::ComputeClient;
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek::matmul::launch::{Strategy, launch_ref};
+use cubek::std::InputBinding;
+use trainer_shaders::device::Buffer;
+use trainer_shaders::epilogue::{self, epilogue};
+use trainer_shaders::gemm::{Destination, Operand, gemm};
+
+use super::tensor::{binding, buffer, empty, part, slot};
+
+/// Consecutive rows of a row-major matrix. The matrix is bound whole and read from the first of them on, since a row need
+/// not start where the device can bind.
+#[derive(Clone, Copy)]
+pub struct Part<'a, R: CubeRuntime> {
+    matrix: &'a CubeTensor<R>,
+    first: usize,
+    rows: usize,
+}
+
+impl<'a, R: CubeRuntime> Part<'a, R> {
+    pub fn whole(matrix: &'a CubeTensor<R>) -> Self {
+        Self { matrix, first: 0, rows: matrix.meta.shape()[0] }
+    }
+
+    pub fn rows(matrix: &'a CubeTensor<R>, first: usize, rows: usize) -> Self {
+        Self { matrix, first, rows }
+    }
+
+    fn cols(&self) -> usize {
+        self.matrix.meta.shape()[1]
+    }
+
+    /// The operand's extents along m (or n) and along k.
+    fn extents(&self, side: Side) -> [usize; 2] {
+        if side == Side::Rows { [self.rows, self.cols()] } else { [self.cols(), self.rows] }
+    }
+
+    fn operand(&self, side: Side) -> Operand<R> {
+        let cols = self.cols();
+        let strides = if side == Side::Rows { [cols, 1] } else { [1, cols] };
+        Operand { buffer: buffer(self.matrix), start: self.first * cols, strides }
+    }
+
+    /// The rows as a tensor of their own: a view where the device can bind them in place, else a copy.
+    fn tensor(&self) -> CubeTensor<R> {
+        let (cols, align) = (self.cols(), self.matrix.client.properties().memory.alignment as usize);
+        if self.rows == self.matrix.meta.shape()[0] {
+            self.matrix.clone()
+        } else if (self.first * cols * self.matrix.elem_size()).is_multiple_of(align) {
+            part(self.matrix, self.first * cols, [self.rows, cols])
+        } else {
+            burn_cubecl::kernel::slice(self.matrix.clone(), &[self.first..self.first + self.rows, 0..cols])
+        }
+    }
+}
+
+/// Which way an operand lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The operand's m (or n) runs down the rows, k along them: x in x W^T.
+    Rows,
+    /// The operand's m (or n) runs along the rows, k down them: dy in dy^T x.
+    Columns,
+}
+
+/// Where a product goes: a row-major matrix at `start` of a buffer that nobody else reads meanwhile.
+pub struct Out<'a, R: CubeRuntime> {
+    tensor: &'a CubeTensor<R>,
+    buffer: Buffer<R>,
+    start: usize,
+    sizes: [usize; 2],
+    accumulate: bool,
+}
+
+impl<'a, R: CubeRuntime> Out<'a, R> {
+    pub fn new(matrix: &'a CubeTensor<R>) -> Self {
+        Self::rows(matrix, 0, matrix.meta.shape()[0])
+    }
+
+    pub fn rows(matrix: &'a CubeTensor<R>, first: usize, rows: usize) -> Self {
+        let cols = matrix.meta.shape()[1];
+        let (start, sizes) = (first * cols, [rows, cols]);
+        Self { tensor: matrix, buffer: buffer(matrix), start, sizes, accumulate: false }
+    }
+
+    /// Added to the matrix at `offset` of a flat buffer.
+    pub fn added(flat: &'a CubeTensor<R>, offset: usize, sizes: [usize; 2]) -> Self {
+        let (binding, start) = slot(flat, offset, sizes[0] * sizes[1]);
+        let buffer = Buffer { binding, dtype: flat.dtype.into() };
+        Self { tensor: flat, buffer, start, sizes, accumulate: true }
+    }
+}
+
+/// The kernel that a product runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Ours: any dtypes, in place, without planes or tensor cores.
+    Registers,
+    /// cubek's, in a buffer of its own and then through our epilogue: tensor cores for fp16 and bf16.
+    Cubek,
+}
+
+impl Route {
+    fn of<R: CubeRuntime>(client: &ComputeClient<R>) -> Self {
+        if client.properties().features.matmul.cmma.is_empty() { Self::Registers } else { Self::Cubek }
+    }
+}
+
+/// out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what `out` holds; fp32 sums, any float dtypes.
+///
+/// # Panics
+/// If the matrices' sizes do not fit each other.
+pub fn product<R: CubeRuntime>(
+    a: Part<'_, R>,
+    a_side: Side,
+    b: Part<'_, R>,
+    b_side: Side,
+    bias: Option<&CubeTensor<R>>,
+    out: Out<'_, R>,
+) {
+    let route = Route::of(&out.tensor.client);
+    product_on(route, a, a_side, b, b_side, bias, out);
+}
+
+fn product_on<R: CubeRuntime>(
+    route: Route,
+    a: Part<'_, R>,
+    a_side: Side,
+    b: Part<'_, R>,
+    b_side: Side,
+    bias: Option<&CubeTensor<R>>,
+    out: Out<'_, R>,
+) {
+    let Out { tensor, buffer: out, start, sizes: [m, n], accumulate } = out;
+    let ([a_m, k], [b_n, b_k]) = (a.extents(a_side), b.extents(b_side));
+    assert!(a_m == m && b_n == n && k == b_k, "[{a_m}, {k}] x [{b_n}, {b_k}]^T does not give [{m}, {n}]");
+    let client = &tensor.client;
+    let bias = bias.map(buffer);
+    match route {
+        Route::Registers => {
+            let out = Destination { buffer: out, start, row_stride: n, accumulate };
+            gemm(client, [m, n, k], a.operand(a_side), b.operand(b_side), bias, out);
+        }
+        Route::Cubek if m * n == 0 => {}
+        Route::Cubek => {
+            let product = cubek_product(a, a_side, b, b_side, [m, n]);
+            let destination = epilogue::Destination { buffer: out, start, accumulate };
+            epilogue(client, [m, n], binding(&product), bias, destination);
+        }
+    }
+}
+
+/// The product in a new fp32 `[m, n]`.
+///
+/// Simple kernels only: cubek's double-unit ones give wrong results on an odd number of k-stages (tracel-ai/burn issue
+/// 5626). fp32 stays on units, since tensor cores would round it to TF32. Operands of two dtypes (fp32 gradients of
+/// logits, fp16 weights) are brought to the narrower one, as PyTorch's autocast has them.
+fn cubek_product<R: CubeRuntime>(
+    a: Part<'_, R>,
+    a_side: Side,
+    b: Part<'_, R>,
+    b_side: Side,
+    sizes: [usize; 2],
+) -> CubeTensor<R> {
+    let (a, b) = (a.tensor(), b.tensor());
+    let dtype = if a.elem_size() <= b.elem_size() { a.dtype } else { b.dtype };
+    let [mut lhs, mut rhs] = [a, b].map(|x| if x.dtype == dtype { x } else { burn_cubecl::kernel::cast(x, dtype) });
+    // Transposed by strides alone: nothing is copied.
+    if a_side == Side::Columns {
+        lhs.meta.swap(0, 1);
+    }
+    if b_side == Side::Rows {
+        rhs.meta.swap(0, 1);
+    }
+    let out = empty(&lhs, sizes, DType::F32);
+    let globals = MatmulGlobalElems { lhs: dtype.into(), rhs: dtype.into(), out: DType::F32.into() };
+    let launch = |strategy: Strategy| {
+        let [lhs, rhs] = [&lhs, &rhs].map(|x| InputBinding::new(binding(x), dtype.into()));
+        launch_ref(&strategy, &out.client, lhs, rhs, binding(&out), &mut MatmulElems::from_globals(&globals))
+    };
+    // A strategy that does not suit the shape or the dtype says so before it launches anything.
+    let on_tensor_cores = dtype != DType::F32 && launch(Strategy::SimpleCyclicCmma(Default::default())).is_ok();
+    if !on_tensor_cores {
+        launch(Strategy::SimpleUnit(Default::default()))
+            .unwrap_or_else(|error| panic!("no matrix product of this device takes {sizes:?} in {dtype:?}: {error:?}"));
+    }
+    out
+}

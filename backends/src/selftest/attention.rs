@@ -1,0 +1,70 @@
+use burn_tensor::{DType, Tensor, TensorData};
+
+use super::{Bench, dropouts, label};
+use crate::dropout::Dropout;
+use crate::ops::{Attended, BlockDims, DecoderBackend};
+use crate::reference;
+
+const fn dims(batch: usize, seq: usize, heads: usize, head_dim: usize, mlp: usize) -> BlockDims {
+    BlockDims { batch, seq, heads, head_dim, rotary_dim: 0, mlp }
+}
+
+/// Every head size that models of this kind have, sequences that end inside every block; the last has more tiles than one
+/// dimension of a dispatch has cubes.
+const DIMS: [BlockDims; 8] = [
+    dims(1, 1, 1, 32, 3),
+    dims(2, 19, 3, 10, 37),
+    dims(2, 19, 3, 32, 7),
+    dims(2, 131, 2, 64, 5),
+    dims(1, 37, 1, 80, 2),
+    dims(1, 80, 2, 96, 3),
+    dims(1, 45, 1, 128, 3),
+    dims(70_001, 1, 1, 8, 1),
+];
+
+pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
+    for dims in DIMS {
+        for dropout in dropouts() {
+            case(bench, dims, dropout);
+        }
+    }
+}
+
+fn case<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims, dropout: Option<Dropout>) {
+    let shape = format!("{}{}", label(dims), if dropout.is_some() { ", dropout" } else { "" });
+    let (n, c, w, dtype) = (dims.tokens(), dims.hidden(), dims.fused(), bench.dtype);
+    let (fused, fused_oracle) = bench.draw([n, w], dtype);
+    let (d_o, d_o_oracle) = bench.draw([n, c], dtype);
+
+    bench.poison([n, c], dtype);
+    bench.poison([n, c], DType::F32);
+    let found = B::attention_forward(fused.clone(), dims, dropout);
+    let expected = reference::attention(fused_oracle.clone(), dims, dropout);
+    bench.compare("attention_forward o", &shape, found.o, expected.o.clone());
+    bench.compare("attention_forward lse", &shape, found.lse, expected.lse.clone());
+
+    // Both backwards start from the oracle's forward, as rounded as a forward in `dtype` leaves it. The columns of q, k and
+    // v start as NaN; the others must stay as they are.
+    let o = expected.o.cast(dtype);
+    let attended = Attended {
+        o: Tensor::from_data(o.to_data(), (&bench.device, dtype)),
+        lse: Tensor::from_data(expected.lse.to_data(), (&bench.device, DType::F32)),
+    };
+    let attended_oracle = Attended { o: o.cast(DType::F32), lse: expected.lse };
+    let mut before = vec![f32::NAN; n * w];
+    before.chunks_exact_mut(w).for_each(|row| row[3 * c..].fill(7.0));
+    let before = TensorData::new(before, [n, w]).convert_dtype(dtype);
+    let into = Tensor::from_data(before, (&bench.device, dtype));
+    let into_oracle = Tensor::full([n, w], 7.0, (&Default::default(), DType::F32));
+    bench.poison([n, c], DType::F32);
+    let found = B::attention_backward(d_o, fused, attended, dims, dropout, into);
+    let expected = reference::attention_backward(d_o_oracle, fused_oracle, attended_oracle, dims, dropout, into_oracle);
+    // At a sequence of one the softmax is 1 and dq and dk are 0 up to rounding: nothing to be relative to.
+    let all = [("attention_backward dq", 0), ("attention_backward dk", c), ("attention_backward dv", 2 * c)];
+    for (name, start) in all.into_iter().skip(if dims.seq == 1 { 2 } else { 0 }) {
+        let of_part = [0..n, start..start + c];
+        bench.compare(name, &shape, found.clone().slice(of_part.clone()), expected.clone().slice(of_part));
+    }
+    let others = [0..n, 3 * c..w];
+    bench.compare("attention_backward other columns", &shape, found.slice(others.clone()), expected.slice(others));
+}
