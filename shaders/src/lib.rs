@@ -1,1 +1,15 @@
+//! The CubeCL kernels of the decoder and their launchers, over buffers; no tensor type of burn is known here.
+//!
+//! Every kernel is generic over the storage dtype (f32, f16, bf16) and computes in f32. Launchers take a `Blueprint` of
+//! comptime sizes, chosen from the device's features and never from its name.
 
+pub mod adamw;
+pub mod device;
+pub mod elementwise;
+pub mod embedding;
+pub mod gelu;
+pub mod norm;
+pub mod philox;
+pub mod residual;
+pub mod rotary;
+pub mod squares;

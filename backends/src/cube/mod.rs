@@ -1,0 +1,152 @@
+//! CUDA and WGPU: burn-cubecl's tensors, and the kernels of `trainer_shaders` launched over them.
+
+mod embedding;
+mod gelu;
+mod norm;
+mod optimizer;
+mod residual;
+mod rotary;
+mod tensor;
+
+use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
+use burn_tensor::{DType, Int, Tensor};
+
+use crate::discovery::DeviceInfo;
+#[cfg(feature = "wgpu")]
+use crate::discovery::Kind;
+use crate::dropout::Dropout;
+use crate::ops::*;
+
+/// NVIDIA GPUs.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub type Cuda = burn_cuda::Cuda<f32, i32>;
+
+/// Vulkan, Metal and DX12.
+#[cfg(feature = "wgpu")]
+pub type Wgpu = burn_wgpu::Wgpu<f32, i32, u32>;
+
+impl<R, F, I, BT> DecoderBackend for CubeBackend<R, F, I, BT>
+where
+    R: CubeRuntime,
+    R::Server: cubecl::server::ComputeServer,
+    F: FloatElement,
+    I: IntElement,
+    BT: BoolElement,
+{
+    fn matrix(flat: &Tensor<Self, 1>, slot: MatrixSlot) -> Tensor<Self, 2> {
+        tensor::matrix(flat, slot)
+    }
+
+    fn vector(flat: &Tensor<Self, 1>, slot: VectorSlot) -> Tensor<Self, 1> {
+        tensor::vector(flat, slot)
+    }
+
+    fn clear(flat: &mut Tensor<Self, 1>) {
+        optimizer::clear(flat);
+    }
+
+    fn token_embedding(table: Tensor<Self, 2>, tokens: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        embedding::forward(table, tokens)
+    }
+
+    fn token_embedding_backward(
+        dx: Tensor<Self, 2>,
+        tokens: Tensor<Self, 1, Int>,
+        grads: &mut Tensor<Self, 1>,
+        table: MatrixSlot,
+    ) {
+        embedding::backward(dx, tokens, grads, table);
+    }
+
+    fn layer_norm_forward(
+        x: Tensor<Self, 2>,
+        gamma: Tensor<Self, 1>,
+        beta: Tensor<Self, 1>,
+        eps: f32,
+        dtype: DType,
+    ) -> Normed<Self> {
+        norm::forward(x, gamma, beta, eps, dtype)
+    }
+
+    fn layer_norm_backward(
+        dy: Tensor<Self, 2>,
+        x: Tensor<Self, 2>,
+        mean: Tensor<Self, 1>,
+        rstd: Tensor<Self, 1>,
+        gamma: Tensor<Self, 1>,
+        grads: NormGrads<'_, Self>,
+    ) -> Tensor<Self, 2> {
+        norm::backward(dy, x, mean, rstd, gamma, grads)
+    }
+
+    fn rotary(fused: Tensor<Self, 2>, table: &RotaryTable<Self>, dims: BlockDims, turn: Turn) -> Tensor<Self, 2> {
+        rotary::rotary(fused, table, dims, turn)
+    }
+
+    fn gelu_tanh(fused: Tensor<Self, 2>, dims: BlockDims) -> Tensor<Self, 2> {
+        gelu::forward(fused, dims)
+    }
+
+    fn gelu_tanh_backward(
+        dh: Tensor<Self, 2>,
+        fused: Tensor<Self, 2>,
+        dims: BlockDims,
+        into: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        gelu::backward(dh, fused, dims, into)
+    }
+
+    fn residual(
+        x: Tensor<Self, 2>,
+        attention: Tensor<Self, 2>,
+        mlp: Tensor<Self, 2>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+    ) -> Tensor<Self, 2> {
+        residual::forward(x, attention, mlp, dims, dropout)
+    }
+
+    fn residual_backward(
+        dx: Tensor<Self, 2>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+        dtype: DType,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        residual::backward(dx, dims, dropout, dtype)
+    }
+
+    fn embedding_dropout(x: Tensor<Self, 2>, seq: usize, dropout: Option<Dropout>) -> Tensor<Self, 2> {
+        residual::embedding_dropout(x, seq, dropout)
+    }
+
+    fn sum_of_squares(flat: &Tensor<Self, 1>) -> Tensor<Self, 1> {
+        optimizer::sum_of_squares(flat)
+    }
+
+    fn adamw(buffers: AdamWBuffers<Self>, grads: &Tensor<Self, 1>, decay_len: usize, step: AdamWStep) -> AdamWBuffers<Self> {
+        optimizer::adamw(buffers, grads, decay_len, step)
+    }
+}
+
+/// burn's name of a discovered CUDA device.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub fn cuda_device(info: &DeviceInfo) -> burn_cuda::CudaDevice {
+    burn_cuda::CudaDevice::new(info.index)
+}
+
+/// burn's name of a discovered adapter, with its interface set up.
+#[cfg(feature = "wgpu")]
+pub fn wgpu_device(info: &DeviceInfo) -> burn_wgpu::WgpuDevice {
+    use burn_wgpu::{WgpuDevice, graphics, init_setup};
+    let device = match info.kind {
+        Kind::Discrete => WgpuDevice::DiscreteGpu(info.kind_index),
+        Kind::Integrated => WgpuDevice::IntegratedGpu(info.kind_index),
+        Kind::Virtual => WgpuDevice::VirtualGpu(info.kind_index),
+        Kind::Cpu => WgpuDevice::Cpu,
+    };
+    // Left alone, CubeCL takes Vulkan (Metal on macOS); an adapter that only DX12 sees must be asked for.
+    if info.api == "DX12" {
+        init_setup::<graphics::Dx12>(&device, Default::default());
+    }
+    device
+}

@@ -1,0 +1,36 @@
+//! What the launchers need to know of a device.
+
+use cubecl::prelude::*;
+
+/// Two ways to run a kernel that needs neither planes nor shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// A processor's SIMD lanes (llvmpipe: planes of 8): a lane's registers spill to the first-level cache, so large tiles
+    /// a lane win, and a cube is one vector wide.
+    Narrow,
+    /// A GPU: registers are few, lanes are many.
+    Wide,
+}
+
+impl Class {
+    pub fn of<R: Runtime>(client: &ComputeClient<R>) -> Self {
+        if client.properties().hardware.plane_size_max <= 8 { Self::Narrow } else { Self::Wide }
+    }
+}
+
+/// Cubes for `cubes` pieces of work: spread over y and z past the device's limit, so kernels compare `CUBE_POS`.
+pub(crate) fn cubes<R: Runtime>(client: &ComputeClient<R>, cubes: usize) -> CubeCount {
+    cubecl::calculate_cube_count_elemwise(client, cubes, CubeDim::new_1d(1))
+}
+
+/// A buffer and the dtype of its elements.
+pub struct Buffer<R: Runtime> {
+    pub binding: TensorBinding<R>,
+    pub dtype: StorageType,
+}
+
+impl<R: Runtime> Buffer<R> {
+    pub(crate) fn arg(self) -> ArrayArg<R> {
+        self.binding.into_tensor_arg().into_array_arg()
+    }
+}

@@ -1,0 +1,326 @@
+//! Layer norm (Ba et al., "Layer normalization") with fp32 statistics, forward and backward.
+//!
+//! N rows of C columns. A row belongs to all units of a cube on a GPU, to one unit on a processor's SIMD lanes, where
+//! a barrier costs more than the sum.
+
+use cubecl::prelude::*;
+
+use crate::device::{Buffer, Class, cubes};
+use crate::elementwise::{array, spread, sum_units, unit_index};
+
+/// What is decided when the kernel is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Blueprint {
+    /// Units that share a row; a power of two.
+    pub units: usize,
+    /// Rows of a cube; more than one only where `units` is 1.
+    pub rows: usize,
+}
+
+impl Blueprint {
+    fn new(class: Class, cols: usize) -> Self {
+        match class {
+            Class::Narrow => Self { units: 1, rows: 8 },
+            Class::Wide => Self { units: cols.next_power_of_two().clamp(32, 256), rows: 1 },
+        }
+    }
+
+    fn dim(self) -> CubeDim {
+        CubeDim::new_1d((self.units * self.rows) as u32)
+    }
+}
+
+/// This unit's row and its place among those that share it.
+#[derive(CubeType, Clone, Copy)]
+struct Place {
+    row: usize,
+    /// Past the last row: computes what the last row's unit does and stores nothing, so that barriers stay uniform.
+    idle: bool,
+    unit: usize,
+}
+
+#[cube]
+fn place(rows: usize, #[comptime] blueprint: Blueprint) -> Place {
+    let units = comptime!(blueprint.units);
+    let unit = UNIT_POS as usize;
+    let row = CUBE_POS * comptime!(blueprint.rows) + unit / units;
+    let idle = row >= rows;
+    Place { row: select(idle, rows - 1, row), idle, unit: unit % units }
+}
+
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn forward_kernel<W: Float, T: Float>(
+    x: &Array<f32>,
+    gamma: &Array<W>,
+    beta: &Array<W>,
+    y: &mut Array<T>,
+    mean_out: &mut Array<f32>,
+    rstd_out: &mut Array<f32>,
+    rows: usize,
+    cols: usize,
+    eps: f32,
+    #[comptime] blueprint: Blueprint,
+    #[define(W, T)] _dtypes: [StorageType; 2],
+) {
+    let units = comptime!(blueprint.units);
+    let place = place(rows, blueprint);
+    let start = place.row * cols;
+
+    let mut sum = 0.0f32;
+    let mut column = place.unit;
+    while column < cols {
+        sum += x[start + column];
+        column += units;
+    }
+    let mean = sum_units(sum, units) / f32::cast_from(cols);
+
+    let mut squares = 0.0f32;
+    let mut column = place.unit;
+    while column < cols {
+        let centred = x[start + column] - mean;
+        squares += centred * centred;
+        column += units;
+    }
+    let variance = sum_units(squares, units) / f32::cast_from(cols);
+    let rstd = 1.0f32 / (variance + eps).sqrt();
+
+    if !place.idle {
+        let mut column = place.unit;
+        while column < cols {
+            let xhat = (x[start + column] - mean) * rstd;
+            y[start + column] = T::cast_from(xhat * f32::cast_from(gamma[column]) + f32::cast_from(beta[column]));
+            column += units;
+        }
+        if place.unit == 0 {
+            mean_out[place.row] = mean;
+            rstd_out[place.row] = rstd;
+        }
+    }
+}
+
+/// With xhat = (x - mean) rstd and g = dy gamma: dx = rstd (g - mean(g) - xhat mean(g xhat)).
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn input_gradient_kernel<T: Float, W: Float>(
+    dy: &Array<T>,
+    x: &Array<f32>,
+    mean: &Array<f32>,
+    rstd: &Array<f32>,
+    gamma: &Array<W>,
+    dx: &mut Array<f32>,
+    rows: usize,
+    cols: usize,
+    #[comptime] blueprint: Blueprint,
+    #[define(T, W)] _dtypes: [StorageType; 2],
+) {
+    let units = comptime!(blueprint.units);
+    let place = place(rows, blueprint);
+    let start = place.row * cols;
+    let mean = mean[place.row];
+    let rstd = rstd[place.row];
+
+    let mut sum = 0.0f32;
+    let mut along = 0.0f32;
+    let mut column = place.unit;
+    while column < cols {
+        let g = f32::cast_from(dy[start + column]) * f32::cast_from(gamma[column]);
+        sum += g;
+        along += g * ((x[start + column] - mean) * rstd);
+        column += units;
+    }
+    let sum = sum_units(sum, units) / f32::cast_from(cols);
+    let along = sum_units(along, units) / f32::cast_from(cols);
+
+    if !place.idle {
+        let mut column = place.unit;
+        while column < cols {
+            let g = f32::cast_from(dy[start + column]) * f32::cast_from(gamma[column]);
+            let xhat = (x[start + column] - mean) * rstd;
+            dx[start + column] = (g - sum - xhat * along) * rstd;
+            column += units;
+        }
+    }
+}
+
+/// Rows that one unit sums in the first stage of the gradients of gamma and beta.
+const CHUNK: usize = 64;
+
+/// First stage: partial[0, chunk, column] = sum of dy xhat over up to `CHUNK` rows, partial[1, chunk, column] of dy.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn weight_gradient_chunks<T: Float>(
+    dy: &Array<T>,
+    x: &Array<f32>,
+    mean: &Array<f32>,
+    rstd: &Array<f32>,
+    partial: &mut Array<f32>,
+    rows: usize,
+    cols: usize,
+    #[define(T)] _dtype: StorageType,
+) {
+    let at = unit_index();
+    let len = rows.div_ceil(CHUNK) * cols;
+    if at >= len {
+        terminate!();
+    }
+    let first = at / cols * CHUNK;
+    let column = at % cols;
+    let end = select(first + CHUNK < rows, first + CHUNK, rows);
+    let mut gamma = 0.0f32;
+    let mut beta = 0.0f32;
+    for row in first..end {
+        let dy = f32::cast_from(dy[row * cols + column]);
+        gamma += dy * ((x[row * cols + column] - mean[row]) * rstd[row]);
+        beta += dy;
+    }
+    partial[at] = gamma;
+    partial[len + at] = beta;
+}
+
+/// Second stage: adds the chunks' sums, in their order, to the gradients.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn weight_gradient_sums(
+    partial: &Array<f32>,
+    dgamma: &mut Array<f32>,
+    dbeta: &mut Array<f32>,
+    dgamma_start: usize,
+    dbeta_start: usize,
+    chunks: usize,
+    cols: usize,
+) {
+    let column = unit_index();
+    if column >= cols {
+        terminate!();
+    }
+    let mut gamma = 0.0f32;
+    let mut beta = 0.0f32;
+    for chunk in 0..chunks {
+        gamma += partial[chunk * cols + column];
+        beta += partial[(chunks + chunk) * cols + column];
+    }
+    dgamma[dgamma_start + column] += gamma;
+    dbeta[dbeta_start + column] += beta;
+}
+
+/// The fp32 buffers of a row's statistics, `[N]` each.
+pub struct Statistics<R: Runtime> {
+    pub mean: TensorBinding<R>,
+    pub rstd: TensorBinding<R>,
+}
+
+/// Writes `y` `[N, C]` and the statistics, given `x` `[N, C]` fp32 and `gamma`, `beta` `[C]` of one dtype. Everything is
+/// contiguous; neither N nor C is 0.
+pub fn forward<R: Runtime>(
+    client: &ComputeClient<R>,
+    [rows, cols]: [usize; 2],
+    x: TensorBinding<R>,
+    [gamma, beta]: [Buffer<R>; 2],
+    eps: f32,
+    y: Buffer<R>,
+    statistics: Statistics<R>,
+) {
+    let blueprint = Blueprint::new(Class::of(client), cols);
+    let dtypes = [gamma.dtype, y.dtype];
+    // SAFETY: a unit's row is clamped to the last one, its column compared with their number.
+    unsafe {
+        forward_kernel::launch_unchecked(
+            client,
+            cubes(client, rows.div_ceil(blueprint.rows)),
+            blueprint.dim(),
+            array(x),
+            gamma.arg(),
+            beta.arg(),
+            y.arg(),
+            array(statistics.mean),
+            array(statistics.rstd),
+            rows,
+            cols,
+            eps,
+            blueprint,
+            dtypes,
+        );
+    }
+}
+
+/// Writes `dx` `[N, C]` fp32, given `dy` `[N, C]` of any float dtype, the forward's `x`, statistics and `gamma`.
+pub fn input_gradient<R: Runtime>(
+    client: &ComputeClient<R>,
+    [rows, cols]: [usize; 2],
+    dy: Buffer<R>,
+    x: TensorBinding<R>,
+    statistics: Statistics<R>,
+    gamma: Buffer<R>,
+    dx: TensorBinding<R>,
+) {
+    let blueprint = Blueprint::new(Class::of(client), cols);
+    let dtypes = [dy.dtype, gamma.dtype];
+    // SAFETY: as in `forward`.
+    unsafe {
+        input_gradient_kernel::launch_unchecked(
+            client,
+            cubes(client, rows.div_ceil(blueprint.rows)),
+            blueprint.dim(),
+            dy.arg(),
+            array(x),
+            array(statistics.mean),
+            array(statistics.rstd),
+            gamma.arg(),
+            array(dx),
+            rows,
+            cols,
+            blueprint,
+            dtypes,
+        );
+    }
+}
+
+/// fp32 elements of the scratch that `weight_gradients` needs.
+pub fn scratch_len([rows, cols]: [usize; 2]) -> usize {
+    2 * rows.div_ceil(CHUNK) * cols
+}
+
+/// Adds the gradients of gamma and beta to fp32 buffers, each from an element on; `partial` is scratch.
+pub fn weight_gradients<R: Runtime>(
+    client: &ComputeClient<R>,
+    [rows, cols]: [usize; 2],
+    dy: Buffer<R>,
+    x: TensorBinding<R>,
+    statistics: Statistics<R>,
+    partial: TensorBinding<R>,
+    [dgamma, dbeta]: [(TensorBinding<R>, usize); 2],
+) {
+    let chunks = rows.div_ceil(CHUNK);
+    let dtype = dy.dtype;
+    // SAFETY: each unit compares its index with the number of columns (and chunks) before it reads or writes.
+    unsafe {
+        let (count, dim) = spread(client, chunks * cols);
+        weight_gradient_chunks::launch_unchecked(
+            client,
+            count,
+            dim,
+            dy.arg(),
+            array(x),
+            array(statistics.mean),
+            array(statistics.rstd),
+            array(partial.clone()),
+            rows,
+            cols,
+            dtype,
+        );
+        let (count, dim) = spread(client, cols);
+        weight_gradient_sums::launch_unchecked(
+            client,
+            count,
+            dim,
+            array(partial),
+            array(dgamma.0),
+            array(dbeta.0),
+            dgamma.1,
+            dbeta.1,
+            chunks,
+            cols,
+        );
+    }
+}
