@@ -8,6 +8,7 @@ pub mod dropout;
 pub mod error;
 pub mod ops;
 pub mod reference;
+pub mod selftest;
 
 #[cfg(any(feature = "wgpu", all(feature = "cuda", not(target_os = "macos"))))]
 mod cube;

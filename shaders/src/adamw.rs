@@ -115,18 +115,39 @@ pub fn step<R: Runtime>(
     let (count, dim) = spread(client, len / n);
     let [master, m, v, grads] = [group.master, group.m, group.v, group.grads].map(array);
     let [c1, c2] = step.corrections;
-    let scalars =
-        ScalarsLaunch::new(step.lr, step.beta1, step.beta2, step.eps, step.keep, c1, c2, step.grad_factor);
+    let scalars = ScalarsLaunch::new(step.lr, step.beta1, step.beta2, step.eps, step.keep, c1, c2, step.grad_factor);
     // SAFETY: each unit compares its index with the length and alone reads and writes its elements.
     unsafe {
         match working {
             None => master_kernel::launch_unchecked(
-                client, count, dim, n, master, m, v, grads, len / n, decay_len / n, scalars,
+                client,
+                count,
+                dim,
+                n,
+                master,
+                m,
+                v,
+                grads,
+                len / n,
+                decay_len / n,
+                scalars,
             ),
             Some(working) => {
                 let dtype = working.dtype;
                 working_kernel::launch_unchecked(
-                    client, count, dim, n, master, m, v, grads, working.arg(), len / n, decay_len / n, scalars, dtype,
+                    client,
+                    count,
+                    dim,
+                    n,
+                    master,
+                    m,
+                    v,
+                    grads,
+                    working.arg(),
+                    len / n,
+                    decay_len / n,
+                    scalars,
+                    dtype,
                 );
             }
         }

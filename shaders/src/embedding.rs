@@ -95,7 +95,16 @@ pub fn forward<R: Runtime>(
     // SAFETY: each unit compares its index with the length; tokens are below V, as the caller promises.
     unsafe {
         forward_kernel::launch_unchecked(
-            client, count, dim, n, table.arg(), array(tokens), array(x), len, cols / n, dtype,
+            client,
+            count,
+            dim,
+            n,
+            table.arg(),
+            array(tokens),
+            array(x),
+            len,
+            cols / n,
+            dtype,
         );
     }
 }
@@ -117,7 +126,17 @@ pub fn backward<R: Runtime>(
         order_kernel::launch_unchecked(client, count, dim, array(tokens.clone()), array(order.clone()), rows);
         let (count, dim) = spread(client, rows * cols / n);
         backward_kernel::launch_unchecked(
-            client, count, dim, n, array(dx), array(tokens), array(order), array(dtable), rows, cols / n, start / n,
+            client,
+            count,
+            dim,
+            n,
+            array(dx),
+            array(tokens),
+            array(order),
+            array(dtable),
+            rows,
+            cols / n,
+            start / n,
         );
     }
 }

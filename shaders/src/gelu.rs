@@ -78,7 +78,17 @@ pub fn forward<R: Runtime>(client: &ComputeClient<R>, columns: Columns, fused: B
     // SAFETY: each unit compares its index with the length; `columns` lies within `fused`.
     unsafe {
         forward_kernel::launch_unchecked(
-            client, count, dim, n, fused.arg(), h.arg(), len, row / n, start / n, cols / n, dtype,
+            client,
+            count,
+            dim,
+            n,
+            fused.arg(),
+            h.arg(),
+            len,
+            row / n,
+            start / n,
+            cols / n,
+            dtype,
         );
     }
 }
@@ -99,7 +109,18 @@ pub fn backward<R: Runtime>(
     // SAFETY: as in `forward`.
     unsafe {
         backward_kernel::launch_unchecked(
-            client, count, dim, n, dh.arg(), fused.arg(), into.arg(), len, row / n, start / n, cols / n, dtype,
+            client,
+            count,
+            dim,
+            n,
+            dh.arg(),
+            fused.arg(),
+            into.arg(),
+            len,
+            row / n,
+            start / n,
+            cols / n,
+            dtype,
         );
     }
 }

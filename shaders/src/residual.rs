@@ -38,7 +38,12 @@ fn launch_site<R: Runtime>(site: Option<Site>) -> DropoutLaunch<R> {
 
 /// The factors of the `N` elements from lane `lane` on.
 #[cube]
-fn factors<N: Size>(dropout: &Dropout, words: Words, #[comptime] lane: usize, #[comptime] width: usize) -> Vector<f32, N> {
+fn factors<N: Size>(
+    dropout: &Dropout,
+    words: Words,
+    #[comptime] lane: usize,
+    #[comptime] width: usize,
+) -> Vector<f32, N> {
     let mut out = Vector::<f32, N>::empty();
     #[unroll]
     for i in 0..width {

@@ -79,12 +79,16 @@ pub fn sum<R: Runtime>(
     let (count, dim) = spread(client, partials);
     // SAFETY: each unit compares its index with the lengths before it reads or writes.
     unsafe {
-        partial_kernel::launch_unchecked(
-            client, count, dim, n, array(x), array(partial.clone()), len / n, partials, n,
-        );
+        partial_kernel::launch_unchecked(client, count, dim, n, array(x), array(partial.clone()), len / n, partials, n);
         let dim = CubeDim::new_1d(units as u32);
         total_kernel::launch_unchecked(
-            client, CubeCount::Static(1, 1, 1), dim, array(partial), array(total), partials, units,
+            client,
+            CubeCount::Static(1, 1, 1),
+            dim,
+            array(partial),
+            array(total),
+            partials,
+            units,
         );
     }
 }

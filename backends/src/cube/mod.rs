@@ -123,7 +123,12 @@ where
         optimizer::sum_of_squares(flat)
     }
 
-    fn adamw(buffers: AdamWBuffers<Self>, grads: &Tensor<Self, 1>, decay_len: usize, step: AdamWStep) -> AdamWBuffers<Self> {
+    fn adamw(
+        buffers: AdamWBuffers<Self>,
+        grads: &Tensor<Self, 1>,
+        decay_len: usize,
+        step: AdamWStep,
+    ) -> AdamWBuffers<Self> {
         optimizer::adamw(buffers, grads, decay_len, step)
     }
 }
