@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what a build or the tests need and this machine lacks. Usage: setup.sh build | setup.sh test WHEELS_DIR
+# Installs what a build, the demo or the tests need and this machine lacks.
+# Usage: setup.sh build | setup.sh demo | setup.sh test WHEELS_DIR
 #
 # Only Debian's and Ubuntu's packages are installed, only where something is missing, and only as root or through sudo
 # without a password. What tests can do without is left out with a line that says so: they then skip visibly.
@@ -22,21 +23,22 @@ install() { # install PACKAGE... ; quiet unless it fails
     root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1
 }
 
-# need COMMAND PACKAGE WHY: without it, nothing can be built.
-need() {
-    have "$1" || install "$2" || {
-        echo "error: $1 is missing ($3); install it: apt-get install $2" >&2
-        exit 1
-    }
-}
-
 build() {
     [ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
     have cargo || {
         echo "error: Rust is missing: install rustup (https://rustup.rs), then run make again" >&2
         exit 1
     }
-    need cc gcc "some crates compile C code"
+    # gcc alone does not bring the C library's headers, and nothing links without them.
+    have cc || install gcc libc6-dev || {
+        echo "error: cc is missing (some crates compile C code); install it: apt-get install gcc libc6-dev" >&2
+        exit 1
+    }
+}
+
+demo() {
+    have python3 || install python3 ||
+        echo "note: no python3 (apt-get install python3): the demo shows what it wrote without running it"
 }
 
 vulkan_driver() {
@@ -69,6 +71,7 @@ test_needs() {
 
 case "${1:-}" in
 build) build ;;
+demo) demo ;;
 test) test_needs "$2" ;;
-*) echo "usage: setup.sh build | setup.sh test WHEELS_DIR" >&2; exit 2 ;;
+*) echo "usage: setup.sh build | setup.sh demo | setup.sh test WHEELS_DIR" >&2; exit 2 ;;
 esac

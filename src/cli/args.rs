@@ -87,6 +87,9 @@ pub struct DemoArgs {
     /// Seed of the exercises, the weights and the order of the data
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Override one key of the demo preset, as in --set train.precision=fp16 (may be repeated)
+    #[arg(long = "set", value_name = "TABLE.KEY=VALUE")]
+    pub sets: Vec<String>,
 }
 
 impl DemoArgs {
@@ -95,7 +98,7 @@ impl DemoArgs {
 
 impl Default for DemoArgs {
     fn default() -> Self {
-        Self { out: Self::OUT.into(), steps: None, seed: 0 }
+        Self { out: Self::OUT.into(), steps: None, seed: 0, sets: Vec::new() }
     }
 }
 

@@ -10,7 +10,7 @@ use super::args::{DemoArgs, Global};
 use super::backend::{Task, facts, with_backend};
 use super::model::HostModel;
 use super::print;
-use crate::config::{Config, Precision};
+use crate::config::Config;
 use crate::data::dataset::Dataset;
 use crate::data::exercises::{self, Exercise, demo_tokenizer_json};
 use crate::data::tokenizer::Tokenizer;
@@ -56,6 +56,7 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
 fn configuration(args: &DemoArgs) -> Result<Config> {
     let mut sets = vec![format!("data.seed={}", args.seed), format!("train.seed={}", args.seed)];
     sets.extend(args.steps.map(|steps| format!("train.steps={steps}")));
+    sets.extend(args.sets.iter().cloned());
     let mut config = Config::resolve(Some("demo"), None, &sets)?;
     config.data.path = "built-in exercises".into();
     Ok(config)
@@ -106,7 +107,8 @@ impl Task for Train<'_> {
     type Output = RunSummary;
 
     fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<RunSummary> {
-        run::run::<B>(self.request, self.data, device, &facts(choice, Precision::Fp32))
+        let facts = facts(choice, self.request.config.train.precision);
+        run::run::<B>(self.request, self.data, device, &facts)
     }
 }
 

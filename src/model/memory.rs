@@ -126,7 +126,7 @@ mod tests {
         let block = 8192 + 4104 + 28_672 + 4224 + 16_384;
         assert_eq!(saved_per_block_and_token(&phi_1(), 2), block);
         assert_eq!(memory.activations, 32_768 * (24 * block + 8192 + 4096 + 8));
-        assert_eq!(memory.loss_chunk, 1024 * 51_200 * 6);
+        assert_eq!(memory.loss_chunk, 256 * 51_200 * 6);
         assert_eq!(memory.total(), memory.parts().iter().map(|(_, bytes)| bytes).sum::<u64>());
     }
 
