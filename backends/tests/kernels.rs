@@ -30,7 +30,7 @@ fn kernels_agree(dtype: DType) {
     let Some(device) = device() else { return };
     let seed = seed();
     eprintln!("{dtype:?}: TRAINER_SEED={seed}");
-    let cases = selftest::run::<Wgpu>(&device, dtype, seed);
+    let cases = selftest::run::<Wgpu>(&device, &[dtype], seed);
     for case in &cases {
         eprintln!("{:<34} {:<46} {:.2e} of {:.0e}", case.op, case.shape, case.error, case.tolerance);
     }

@@ -4,7 +4,7 @@ use trainer_shaders::adamw::{self, Group, Step};
 use trainer_shaders::elementwise;
 use trainer_shaders::squares::{self, Blueprint};
 
-use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, owned};
+use super::tensor::{CubeTensors, binding, buffer, contiguous, empty, modify, owned, primitive, tensor};
 use crate::ops::{AdamWBuffers, AdamWStep};
 use crate::reference::bias_corrections;
 
@@ -15,12 +15,12 @@ pub fn clear<R: CubeRuntime, B: CubeTensors<R>>(flat: &mut Tensor<B, 1>) {
 
 pub fn sum_of_squares<R: CubeRuntime, B: CubeTensors<R>>(flat: &Tensor<B, 1>) -> Tensor<B, 1> {
     let len = flat.dims()[0];
-    let flat = cube(flat.clone());
+    let flat = contiguous(flat.clone());
     let blueprint = Blueprint::of(&flat.client);
     let partial = empty(&flat, [blueprint.partials], DType::F32);
     let total = empty(&flat, [1], DType::F32);
     squares::sum(&flat.client, blueprint, len, binding(&flat), binding(&partial), binding(&total));
-    float(total)
+    tensor(total)
 }
 
 pub fn adamw<R: CubeRuntime, B: CubeTensors<R>>(
@@ -31,8 +31,13 @@ pub fn adamw<R: CubeRuntime, B: CubeTensors<R>>(
 ) -> AdamWBuffers<B> {
     let AdamWBuffers { weights, master, m, v } = buffers;
     let len = weights.dims()[0];
-    let (weights, master, m, v) = (owned(weights), master.map(owned), owned(m), owned(v));
-    let grads = cube(grads.clone());
+    let (weights, master, m, v) = (
+        owned(primitive(weights)),
+        master.map(|master| owned(primitive(master))),
+        owned(primitive(m)),
+        owned(primitive(v)),
+    );
+    let grads = contiguous(grads.clone());
     let (correction1, correction2) = bias_corrections(step);
     let scalars = Step {
         lr: step.lr,
@@ -49,7 +54,7 @@ pub fn adamw<R: CubeRuntime, B: CubeTensors<R>>(
         v: binding(&v),
         grads: binding(&grads),
     };
-    let working = master.is_some().then(|| buffer(&weights));
+    let working = master.is_some().then(|| buffer(weights.clone()));
     adamw::step(&weights.client, [len, decay_len], group, working, scalars);
-    AdamWBuffers { weights: float(weights), master: master.map(float), m: float(m), v: float(v) }
+    AdamWBuffers { weights: tensor(weights), master: master.map(tensor), m: tensor(m), v: tensor(v) }
 }

@@ -2,7 +2,7 @@ use burn_cubecl::CubeRuntime;
 use burn_tensor::{DType, Tensor};
 use trainer_shaders::residual::{self, Site as Mask, Sizes};
 
-use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, owned};
+use super::tensor::{CubeTensors, binding, buffer, contiguous, empty, owned, primitive, tensor};
 use crate::dropout::{Dropout, Site};
 use crate::ops::BlockDims;
 
@@ -29,12 +29,12 @@ pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     dropout: Option<Dropout>,
 ) -> Tensor<B, 2> {
     let [rows, cols] = x.dims();
-    let (x, attention, mlp) = (cube(x), cube(attention), cube(mlp));
+    let (x, attention, mlp) = (contiguous(x), contiguous(attention), contiguous(mlp));
     let out = empty(&x, [rows, cols], DType::F32);
     let sizes = Sizes { rows, cols, seq: dims.seq };
-    let inputs = [buffer(&attention), buffer(&mlp)];
+    let inputs = [buffer(attention.clone()), buffer(mlp.clone())];
     residual::forward(&x.client, sizes, binding(&x), inputs, binding(&out), dropout.map(branches));
-    float(out)
+    tensor(out)
 }
 
 pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
@@ -49,11 +49,11 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
         let branch = if dtype == DType::F32 { dx } else { dx.cast(dtype) };
         return (branch.clone(), branch);
     };
-    let dx = cube(dx);
+    let dx = contiguous(dx);
     let [da, db] = [(); 2].map(|()| empty(&dx, [rows, cols], dtype));
     let sizes = Sizes { rows, cols, seq: dims.seq };
-    residual::backward(&dx.client, sizes, binding(&dx), [buffer(&da), buffer(&db)], branches(dropout));
-    (float(da), float(db))
+    residual::backward(&dx.client, sizes, binding(&dx), [buffer(da.clone()), buffer(db.clone())], branches(dropout));
+    (tensor(da), tensor(db))
 }
 
 pub fn embedding_dropout<R: CubeRuntime, B: CubeTensors<R>>(
@@ -63,7 +63,7 @@ pub fn embedding_dropout<R: CubeRuntime, B: CubeTensors<R>>(
 ) -> Tensor<B, 2> {
     let Some(dropout) = dropout else { return x };
     let [rows, cols] = x.dims();
-    let x = owned(x);
+    let x = owned(primitive(x));
     residual::dropout(&x.client, Sizes { rows, cols, seq }, binding(&x), mask(dropout, Site::Embedding));
-    float(x)
+    tensor(x)
 }

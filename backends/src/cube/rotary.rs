@@ -2,7 +2,7 @@ use burn_cubecl::CubeRuntime;
 use burn_tensor::Tensor;
 use trainer_shaders::rotary::{self, Sizes};
 
-use super::tensor::{CubeTensors, binding, buffer, cube, float, owned};
+use super::tensor::{CubeTensors, binding, buffer, contiguous, owned, primitive, tensor};
 use crate::ops::{BlockDims, RotaryTable, Turn};
 
 pub fn rotary<R: CubeRuntime, B: CubeTensors<R>>(
@@ -23,8 +23,8 @@ pub fn rotary<R: CubeRuntime, B: CubeTensors<R>>(
         row: dims.fused(),
         table_cols: table.cos.dims()[1],
     };
-    let (cos, sin) = (cube(table.cos.clone()), cube(table.sin.clone()));
-    let fused = owned(fused);
-    rotary::rotate(&fused.client, sizes, buffer(&fused), [binding(&cos), binding(&sin)], turn == Turn::Back);
-    float(fused)
+    let (cos, sin) = (contiguous(table.cos.clone()), contiguous(table.sin.clone()));
+    let fused = owned(primitive(fused));
+    rotary::rotate(&fused.client, sizes, buffer(fused.clone()), [binding(&cos), binding(&sin)], turn == Turn::Back);
+    tensor(fused)
 }

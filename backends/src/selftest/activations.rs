@@ -19,14 +19,14 @@ pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
 fn gelu<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {
     let (dtype, shape) = (bench.dtype, label(dims));
     let (tokens, start) = (dims.tokens(), 3 * dims.hidden());
-    let (fused, fused_oracle) = bench.draw([tokens, dims.fused()], dtype);
-    bench.poison([tokens, dims.mlp], dtype);
+    let (fused, fused_oracle) = bench.random_wide([tokens, dims.fused()], dtype);
+    bench.poison(&[tokens * dims.mlp], dtype);
     let found = B::gelu_tanh(fused.clone(), dims);
     bench.compare("gelu_tanh", &shape, found, reference::gelu(fused_oracle.clone(), dims));
 
-    let (dh, dh_oracle) = bench.draw([tokens, dims.mlp], dtype);
+    let (dh, dh_oracle) = bench.random_wide([tokens, dims.mlp], dtype);
     // The columns of q, k and v keep what they hold; those of fc1 are overwritten.
-    let (qkv, qkv_oracle) = bench.draw([tokens, start], dtype);
+    let (qkv, qkv_oracle) = bench.random_wide([tokens, start], dtype);
     let into = bench.nan([tokens, dims.fused()], dtype).slice_assign([0..tokens, 0..start], qkv);
     let into_oracle = fused_oracle.clone().slice_assign([0..tokens, 0..start], qkv_oracle);
     let found = B::gelu_tanh_backward(dh, fused, dims, into);
@@ -37,11 +37,11 @@ fn gelu<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {
 fn rotary<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {
     let (dtype, shape) = (bench.dtype, label(dims));
     // The table is longer than the sequence.
-    let (cos, cos_oracle) = bench.draw([dims.seq + 3, dims.rotary_dim / 2], DType::F32);
-    let (sin, sin_oracle) = bench.draw([dims.seq + 3, dims.rotary_dim / 2], DType::F32);
+    let (cos, cos_oracle) = bench.random_wide([dims.seq + 3, dims.rotary_dim / 2], DType::F32);
+    let (sin, sin_oracle) = bench.random_wide([dims.seq + 3, dims.rotary_dim / 2], DType::F32);
     let (table, oracle) = (RotaryTable { cos, sin }, RotaryTable { cos: cos_oracle, sin: sin_oracle });
     for (op, turn) in [("rotary", Turn::Forward), ("rotary back", Turn::Back)] {
-        let (fused, fused_oracle) = bench.draw([dims.tokens(), dims.fused()], dtype);
+        let (fused, fused_oracle) = bench.random_wide([dims.tokens(), dims.fused()], dtype);
         let found = B::rotary(fused, &table, dims, turn);
         bench.compare(op, &shape, found, reference::rotary(fused_oracle, &oracle, dims, turn));
     }
@@ -52,15 +52,15 @@ fn residual<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {
     let size = [dims.tokens(), dims.hidden()];
     for dropout in dropouts() {
         let shape = format!("{}{}", label(dims), if dropout.is_some() { ", dropout" } else { "" });
-        let (x, x_oracle) = bench.draw(size, DType::F32);
-        let (attention, attention_oracle) = bench.draw(size, dtype);
-        let (mlp, mlp_oracle) = bench.draw(size, dtype);
-        bench.poison(size, DType::F32);
+        let (x, x_oracle) = bench.random_wide(size, DType::F32);
+        let (attention, attention_oracle) = bench.random_wide(size, dtype);
+        let (mlp, mlp_oracle) = bench.random_wide(size, dtype);
+        bench.poison(&[size[0] * size[1]], DType::F32);
         let found = B::residual(x.clone(), attention, mlp, dims, dropout);
         let expected = reference::residual(x_oracle.clone(), attention_oracle, mlp_oracle, dims, dropout);
         bench.compare("residual", &shape, found, expected);
 
-        bench.poison(size, dtype);
+        bench.poison(&[size[0] * size[1]], dtype);
         let found = B::residual_backward(x.clone(), dims, dropout, dtype);
         let expected = reference::residual_backward(x_oracle.clone(), dims, dropout, DType::F32);
         masks_agree(bench, "residual_backward mask", &shape, (host(found.0.clone()), host(expected.0.clone())));
@@ -77,11 +77,11 @@ fn residual<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {
 /// none is tolerated. Inputs so small that fp16 makes them 0 do not occur among a few thousand normal values.
 fn masks_agree<B: DecoderBackend>(
     bench: &mut Bench<B>,
-    op: &'static str,
+    op: &str,
     shape: &str,
     (found, expected): (Vec<f32>, Vec<f32>),
 ) {
     let differing = found.iter().zip(&expected).filter(|(a, b)| (**a == 0.0) != (**b == 0.0)).count();
     let error = differing as f64 / expected.len() as f64;
-    bench.cases.push(super::Case { op, dtype: bench.dtype, shape: shape.into(), error, tolerance: 0.0 });
+    bench.note(op, shape, error, 0.0);
 }

@@ -12,8 +12,8 @@ pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
     for [len, decay_len] in LENGTHS {
         adamw(bench, len, decay_len);
         let shape = len.to_string();
-        let (flat, oracle) = bench.draw([len], DType::F32);
-        bench.poison([1], DType::F32);
+        let (flat, oracle) = bench.random_wide([len], DType::F32);
+        bench.poison(&[1], DType::F32);
         let found = B::sum_of_squares(&flat);
         // In fp64, since one running fp32 sum of millions of squares is itself off by more than the tolerance.
         let sum: f64 = super::host(oracle).iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
@@ -29,11 +29,11 @@ pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
 fn adamw<B: DecoderBackend>(bench: &mut Bench<B>, len: usize, decay_len: usize) {
     let shape = format!("{len}, {decay_len} decay");
     let narrow = bench.dtype != DType::F32;
-    let (master, master_oracle) = bench.draw([len], DType::F32);
-    let (m, m_oracle) = bench.draw([len], DType::F32);
-    let (v, v_oracle) = bench.draw([len], DType::F32);
+    let (master, master_oracle) = bench.random_wide([len], DType::F32);
+    let (m, m_oracle) = bench.random_wide([len], DType::F32);
+    let (v, v_oracle) = bench.random_wide([len], DType::F32);
     let (v, v_oracle) = (v.clone() * v, v_oracle.clone() * v_oracle);
-    let (grads, grads_oracle) = bench.draw([len], DType::F32);
+    let (grads, grads_oracle) = bench.random_wide([len], DType::F32);
     let step =
         AdamWStep { lr: 0.05, beta1: 0.9, beta2: 0.98, eps: 1e-7, weight_decay: 0.1, update: 3, grad_factor: 0.25 };
     let (weights, kept) = if narrow { (bench.nan([len], bench.dtype), Some(master)) } else { (master, None) };
