@@ -18,8 +18,9 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    fn new(class: Class, cols: usize) -> Self {
-        match class {
+    /// For rows of `cols` elements.
+    pub fn of<R: Runtime>(client: &ComputeClient<R>, cols: usize) -> Self {
+        match Class::of(client) {
             Class::Narrow => Self { units: 1, rows: 8 },
             Class::Wide => Self { units: cols.next_power_of_two().clamp(32, 256), rows: 1 },
         }
@@ -212,8 +213,10 @@ pub struct Statistics<R: Runtime> {
 
 /// Writes `y` `[N, C]` and the statistics, given `x` `[N, C]` fp32 and `gamma`, `beta` `[C]` of one dtype. Everything is
 /// contiguous; neither N nor C is 0.
+#[allow(clippy::too_many_arguments)]
 pub fn forward<R: Runtime>(
     client: &ComputeClient<R>,
+    blueprint: Blueprint,
     [rows, cols]: [usize; 2],
     x: TensorBinding<R>,
     [gamma, beta]: [Buffer<R>; 2],
@@ -221,7 +224,6 @@ pub fn forward<R: Runtime>(
     y: Buffer<R>,
     statistics: Statistics<R>,
 ) {
-    let blueprint = Blueprint::new(Class::of(client), cols);
     let dtypes = [gamma.dtype, y.dtype];
     // SAFETY: a unit's row is clamped to the last one, its column compared with their number.
     unsafe {
@@ -245,8 +247,10 @@ pub fn forward<R: Runtime>(
 }
 
 /// Writes `dx` `[N, C]` fp32, given `dy` `[N, C]` of any float dtype, the forward's `x`, statistics and `gamma`.
+#[allow(clippy::too_many_arguments)]
 pub fn input_gradient<R: Runtime>(
     client: &ComputeClient<R>,
+    blueprint: Blueprint,
     [rows, cols]: [usize; 2],
     dy: Buffer<R>,
     x: TensorBinding<R>,
@@ -254,7 +258,6 @@ pub fn input_gradient<R: Runtime>(
     gamma: Buffer<R>,
     dx: TensorBinding<R>,
 ) {
-    let blueprint = Blueprint::new(Class::of(client), cols);
     let dtypes = [dy.dtype, gamma.dtype];
     // SAFETY: as in `forward`.
     unsafe {
