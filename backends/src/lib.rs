@@ -8,7 +8,6 @@ pub mod dropout;
 pub mod error;
 pub mod ops;
 pub mod reference;
-#[cfg(feature = "kernels")]
 pub mod selftest;
 
 #[cfg(any(feature = "wgpu", all(feature = "cuda", not(target_os = "macos"))))]

@@ -3,8 +3,6 @@
 //! Every kernel is generic over the storage dtype (f32, f16, bf16) and computes in f32. Launchers take a `Blueprint` of
 //! comptime sizes, chosen from the device's features and never from its name.
 
-#![cfg(feature = "kernels")]
-
 pub mod adamw;
 pub mod attention;
 pub mod column_sums;

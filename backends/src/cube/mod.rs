@@ -1,7 +1,5 @@
-//! CUDA and WGPU: burn-cubecl's tensors. Every operation runs its plain-tensor reference, or with the feature `kernels`,
-//! which is not finished, our kernels.
+//! CUDA and WGPU: burn-cubecl's tensors, our kernels.
 
-#[cfg(feature = "kernels")]
 mod kernels;
 
 use crate::discovery::DeviceInfo;
@@ -15,18 +13,6 @@ pub type Cuda = burn_cuda::Cuda<f32, i32>;
 /// Vulkan, Metal and DX12.
 #[cfg(feature = "wgpu")]
 pub type Wgpu = burn_wgpu::Wgpu<f32, i32, u32>;
-
-/// Every operation is its plain-tensor reference.
-#[cfg(not(feature = "kernels"))]
-impl<R, F, I, BT> crate::ops::DecoderBackend for burn_cubecl::CubeBackend<R, F, I, BT>
-where
-    R: burn_cubecl::CubeRuntime,
-    R::Server: cubecl::server::ComputeServer,
-    F: burn_cubecl::FloatElement,
-    I: burn_cubecl::IntElement,
-    BT: burn_cubecl::BoolElement,
-{
-}
 
 /// burn's name of a discovered CUDA device.
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]

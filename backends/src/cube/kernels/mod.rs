@@ -1,6 +1,4 @@
 //! The decoder's operations through our kernels (crate trainer-shaders), launched over burn-cubecl's tensors.
-//!
-//! Not finished: built with the feature `kernels` only, until every case of the self-test passes.
 
 mod attention;
 mod embedding;
