@@ -103,7 +103,8 @@ fn total_kernel(values: &Array<f32>, total: &mut Array<f32>, len: usize, #[compt
 
 fn units<R: Runtime>(client: &ComputeClient<R>) -> usize {
     match Class::of(client) {
-        Class::Narrow => 8,
+        // Four vectors a row: a vocabulary of a million stays below `NARROW_ITERATIONS`.
+        Class::Narrow => 32,
         Class::Wide => 64,
     }
 }

@@ -18,6 +18,10 @@ impl Class {
     }
 }
 
+/// Iterations of all its loops together after which llvmpipe silently ends a kernel's loops (Mesa's
+/// LP_MAX_TGSI_LOOP_ITERATIONS is 65,535). Kernels whose loops grow with a matrix stay below it there.
+pub const NARROW_ITERATIONS: usize = 65_000;
+
 /// Cubes for `cubes` pieces of work: spread over y and z past the device's limit, so kernels compare `CUBE_POS`.
 pub(crate) fn cubes<R: Runtime>(client: &ComputeClient<R>, cubes: usize) -> CubeCount {
     cubecl::calculate_cube_count_elemwise(client, cubes, CubeDim::new_1d(1))
