@@ -120,7 +120,7 @@ fn every_kernel_of_a_phi_1_step_compiles() {
         eprintln!("SKIPPED: {missing}");
         return;
     }
-    // phi-1's widths, one block; short sequences, since the reference attention makes its dropout masks on the host.
+    // phi-1's widths and sequences, one block.
     let step = [
         "bench",
         "--layers",
@@ -132,9 +132,9 @@ fn every_kernel_of_a_phi_1_step_compiles() {
         "--vocab",
         "51200",
         "--seq",
-        "256",
+        "2048",
         "--micro-batch",
-        "1",
+        "4",
         "--accumulate",
         "1",
         "--precision",

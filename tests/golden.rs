@@ -1,4 +1,5 @@
-//! The decoder against transformers' PhiForCausalLM: logits, loss, gradients and three AdamW steps, in fp32.
+//! The decoder against transformers' PhiForCausalLM: logits, loss, gradients and three AdamW steps in fp32;
+//! logits and loss in fp16.
 //!
 //! tests/data/make_golden.py made the files; TRAINER_GOLDEN_DIR names another directory of the same kind.
 
@@ -89,6 +90,32 @@ fn check_logits<B: DecoderBackend>(device: &B::Device) {
 #[test]
 fn logits_are_those_of_transformers() {
     on_cpu_and_wgpu!(check_logits);
+}
+
+/// fp16 keeps 11 bits of weights and activations; the logits are of order 1 and the sums of some hundred terms.
+const LOGITS_FP16: f32 = 2e-2;
+const LOSS_FP16: f64 = 5e-3;
+
+fn check_fp16<B: DecoderBackend>(device: &B::Device) {
+    let golden = Golden::open();
+    let (model, weights) = load_model(&golden_dir().join("model")).unwrap();
+    let decoder = Decoder::<B>::new(model.architecture, golden.seq, device, false);
+    let weights = weights.upload::<B>(device, burn_tensor::DType::F16);
+    let logits = decoder.logits(&weights, &golden.inputs, golden.batch).into_data().into_vec::<f32>().unwrap();
+    let expected = golden.read("logits");
+    let worst = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let (inputs, targets) = golden.pairs();
+    let loss = decoder.loss(&weights, &inputs, &targets, golden.batch).into_scalar();
+    let loss = f64::from(loss_value(loss)) / inputs.len() as f64;
+    let loss_error = (loss - f64::from(golden.read("loss")[0])).abs();
+    eprintln!("{}: fp16 logits off by at most {worst:.2e}, loss by {loss_error:.2e}", B::name(device));
+    assert!(worst < LOGITS_FP16, "{worst}");
+    assert!(loss_error < LOSS_FP16, "{loss_error}");
+}
+
+#[test]
+fn fp16_is_near_transformers() {
+    on_cpu_and_wgpu!(check_fp16);
 }
 
 fn check_gradients<B: DecoderBackend>(device: &B::Device) {

@@ -6,6 +6,7 @@ mod cuda;
 mod demo;
 mod golden;
 mod gradients;
+mod parity;
 mod prepare;
 mod resume;
 mod support;

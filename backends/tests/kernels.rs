@@ -1,12 +1,11 @@
-//! The kernels on WGPU (software Vulkan in CI) against the reference; says so where there is no adapter.
+//! What the self-test (tests/parity.rs) cannot see of the kernels: views, sharing, order of sums. On WGPU (software Vulkan in
+//! CI); says so where there is no adapter.
 #![cfg(feature = "wgpu")]
-
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use burn_tensor::{DType, Tensor, TensorData};
 use trainer_backends::discovery;
 use trainer_backends::ops::{BlockDims, MatrixSlot, RotaryTable, Turn, VectorSlot};
-use trainer_backends::{DecoderBackend, Wgpu, selftest, wgpu_device};
+use trainer_backends::{DecoderBackend, Wgpu, wgpu_device};
 
 type Device = <Wgpu as burn_backend::BackendTypes>::Device;
 
@@ -18,34 +17,6 @@ fn device() -> Option<Device> {
             None
         }
     }
-}
-
-fn seed() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    std::env::var("TRAINER_SEED").map_or(now, |seed| seed.parse().expect("TRAINER_SEED is a number"))
-}
-
-#[track_caller]
-fn kernels_agree(dtype: DType) {
-    let Some(device) = device() else { return };
-    let seed = seed();
-    eprintln!("{dtype:?}: TRAINER_SEED={seed}");
-    let cases = selftest::run::<Wgpu>(&device, dtype, seed);
-    for case in &cases {
-        eprintln!("{:<34} {:<46} {:.2e} of {:.0e}", case.op, case.shape, case.error, case.tolerance);
-    }
-    let failed: Vec<_> = cases.iter().filter(|case| !case.passed()).collect();
-    assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
-}
-
-#[test]
-fn kernels_agree_with_the_reference_in_fp32() {
-    kernels_agree(DType::F32);
-}
-
-#[test]
-fn kernels_agree_with_the_reference_in_fp16() {
-    kernels_agree(DType::F16);
 }
 
 fn counting(len: usize, device: &Device, dtype: DType) -> Tensor<Wgpu, 1> {

@@ -74,6 +74,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Time training steps on random tokens
     Bench(BenchArgs),
+    /// Hold every operation of a device against the reference, and ten training steps against the CPU
+    Selftest(SelftestArgs),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -280,6 +282,16 @@ pub struct EstimateArgs {
 #[derive(Clone, Debug, Args)]
 pub struct DevicesArgs {
     /// Print the devices as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct SelftestArgs {
+    /// Seed of the inputs [default: drawn from the clock, and printed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -12,6 +12,7 @@ mod generate;
 mod logits;
 mod model;
 mod prepare;
+mod selftest;
 mod train;
 
 use std::io::{self, Write};
@@ -54,6 +55,7 @@ fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Estimate(args) => estimate::run(&args, global),
         Command::Devices(args) => devices::run(&args, global),
         Command::Bench(args) => bench::run(&args, global),
+        Command::Selftest(args) => selftest::run(&args, global),
     }
 }
 

@@ -56,6 +56,7 @@ fn commands_of_the_design_parse() {
         "trainer bench --hidden 128 --layers 4 --heads 2 --vocab 2048 --seq 256 --micro-batch 4 --accumulate 1 \
          --precision fp32 --dropout 0.1 --steps 3 --warmup 1 --json",
         "trainer bench --preset phi-1 --precision fp16",
+        "trainer selftest --seed 7 --json",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     }

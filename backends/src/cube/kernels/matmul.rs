@@ -6,6 +6,8 @@ use burn_tensor::DType;
 use cubecl::client::ComputeClient;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::{Strategy, launch_ref};
+use cubek::matmul::routines::BlueprintStrategy;
+use cubek::matmul::routines::simple::SimpleArgs;
 use cubek::std::InputBinding;
 use trainer_shaders::device::Buffer;
 use trainer_shaders::epilogue::{self, epilogue};
@@ -183,8 +185,11 @@ fn cubek_product<R: CubeRuntime>(
         let [lhs, rhs] = [&lhs, &rhs].map(|x| InputBinding::new(binding(x), dtype.into()));
         launch_ref(&strategy, &out.client, lhs, rhs, binding(&out), &mut MatmulElems::from_globals(&globals))
     };
+    // Several rows of tiles a plane: without them the kernel of phi-1's weight gradients spills 412 bytes a thread on sm_80.
+    let tensor_cores = || SimpleArgs { multi_rows: true, ..Default::default() };
     // A strategy that does not suit the shape or the dtype says so before it launches anything.
-    let on_tensor_cores = dtype != DType::F32 && launch(Strategy::SimpleCyclicCmma(Default::default())).is_ok();
+    let on_tensor_cores =
+        dtype != DType::F32 && launch(Strategy::SimpleCyclicCmma(BlueprintStrategy::Inferred(tensor_cores()))).is_ok();
     if !on_tensor_cores {
         launch(Strategy::SimpleUnit(Default::default()))
             .unwrap_or_else(|error| panic!("no matrix product of this device takes {sizes:?} in {dtype:?}: {error:?}"));

@@ -40,8 +40,7 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     grads: NormGrads<'_, B>,
 ) -> Tensor<B, 2> {
     let sizes = x.dims();
-    let (dy, x, mean, rstd, gamma) =
-        (cube(dy), cube(x), cube(mean), cube(rstd), cube(gamma));
+    let (dy, x, mean, rstd, gamma) = (cube(dy), cube(x), cube(mean), cube(rstd), cube(gamma));
     let statistics = || Statistics { mean: binding(&mean), rstd: binding(&rstd) };
     let dx = empty(&x, sizes, DType::F32);
     norm::input_gradient(
@@ -58,15 +57,7 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     let NormGrads { flat, gamma, beta } = grads;
     modify(flat, |flat| {
         let slots = [gamma, beta].map(|at| slot(flat, at.offset, at.len));
-        norm::weight_gradients(
-            &x.client,
-            sizes,
-            buffer(&dy),
-            binding(&x),
-            statistics(),
-            binding(&partial),
-            slots,
-        );
+        norm::weight_gradients(&x.client, sizes, buffer(&dy), binding(&x), statistics(), binding(&partial), slots);
     });
     float(dx)
 }
@@ -80,7 +71,7 @@ mod tests {
     use trainer_shaders::squares;
 
     use super::*;
-        use crate::cube::{Wgpu, wgpu_device};
+    use crate::cube::{Wgpu, wgpu_device};
     use crate::discovery::{Request, choose};
     use crate::ops::VectorSlot;
     use crate::reference;
@@ -113,7 +104,16 @@ mod tests {
             let weights = [buffer(&gamma), buffer(&beta)];
             norm::forward(&client, blueprint, shape, binding(&x), weights, 1e-5, buffer(&y), statistics());
             let gamma = buffer(&gamma);
-            norm::input_gradient(&client, blueprint, shape, buffer(&dy), binding(&x), statistics(), gamma, binding(&dx));
+            norm::input_gradient(
+                &client,
+                blueprint,
+                shape,
+                buffer(&dy),
+                binding(&x),
+                statistics(),
+                gamma,
+                binding(&dx),
+            );
             let partial = empty(&x, [1000], DType::F32);
             let total = empty(&x, [1], DType::F32);
             let two_stages = squares::Blueprint { partials: 1000, units };
@@ -131,9 +131,7 @@ mod tests {
                 on_host(2),
                 grads,
             );
-            let found = |tensor: CubeTensor<_>| {
-                float::<_, Wgpu, 2>(tensor).into_data().into_vec::<f32>().unwrap()
-            };
+            let found = |tensor: CubeTensor<_>| float::<_, Wgpu, 2>(tensor).into_data().into_vec::<f32>().unwrap();
             close(&found(y), &expected.y.into_data().into_vec().unwrap());
             close(&found(dx), &dx_expected.into_data().into_vec().unwrap());
             let sum: f64 = host[0].iter().map(|value| f64::from(*value).powi(2)).sum();
