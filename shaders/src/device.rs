@@ -22,6 +22,16 @@ impl Class {
 /// LP_MAX_TGSI_LOOP_ITERATIONS is 65,535). Kernels whose loops grow with a matrix stay below it there.
 pub const NARROW_ITERATIONS: usize = 65_000;
 
+/// # Panics
+/// If `iterations` of a kernel's loops are more than the device runs: a result that is silently wrong would be worse.
+pub(crate) fn check_iterations<R: Runtime>(client: &ComputeClient<R>, iterations: usize, what: &str) {
+    assert!(
+        Class::of(client) == Class::Wide || iterations <= NARROW_ITERATIONS,
+        "{what} over so many tokens takes {iterations} loop iterations; this software device ends loops after \
+         {NARROW_ITERATIONS}: lower model.seq_len or train.micro_batch, or take --backend cpu"
+    );
+}
+
 /// Cubes for `cubes` pieces of work: spread over y and z past the device's limit, so kernels compare `CUBE_POS`.
 pub(crate) fn cubes<R: Runtime>(client: &ComputeClient<R>, cubes: usize) -> CubeCount {
     cubecl::calculate_cube_count_elemwise(client, cubes, CubeDim::new_1d(1))

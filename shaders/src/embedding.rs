@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use crate::device::Buffer;
+use crate::device::{Buffer, check_iterations};
 use crate::elementwise::{array, spread, unit_index, width};
 
 #[cube(launch_unchecked)]
@@ -119,6 +119,7 @@ pub fn backward<R: Runtime>(
     order: TensorBinding<R>,
     (dtable, start): (TensorBinding<R>, usize),
 ) {
+    check_iterations(client, rows, "the embedding's gradient");
     let n = width(&[cols, start]);
     // SAFETY: each unit compares its index with the length; one unit writes each element of the gradient.
     unsafe {

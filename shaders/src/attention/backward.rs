@@ -6,7 +6,7 @@
 
 use cubecl::prelude::*;
 
-use super::{BLOCK, Blueprint, DropoutScalars, KernelDropout, Shape, Sizes, held, place, word};
+use super::{BLOCK, Blueprint, DropoutScalars, KernelDropout, Shape, Sizes, add_dot, held, place, word};
 use crate::device::{Buffer, cubes};
 use crate::philox::{factor, words};
 
@@ -14,11 +14,12 @@ const DELTA_UNITS: usize = 32;
 
 /// delta[sequence, head, position] = rowsum(dO . O).
 #[cube(launch_unchecked)]
-fn delta_kernel<G: Float, T: Float>(
-    d_o: &Array<G>,
-    o: &Array<T>,
+fn delta_kernel<G: Float, T: Float, N: Size>(
+    d_o: &Array<Vector<G, N>>,
+    o: &Array<Vector<T, N>>,
     delta: &mut Array<f32>,
     sizes: Sizes,
+    #[comptime] width: usize,
     #[define(G, T)] _dtypes: [StorageType; 2],
 ) {
     let at = CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize;
@@ -32,20 +33,20 @@ fn delta_kernel<G: Float, T: Float>(
     let start = ((sequence * sizes.seq + position) * sizes.heads + head) * dims;
     let mut sum = 0.0f32;
     for d in 0..dims {
-        sum += f32::cast_from(d_o[start + d]) * f32::cast_from(o[start + d]);
+        sum = add_dot(Vector::<f32, N>::cast_from(d_o[start + d]), Vector::cast_from(o[start + d]), sum, width);
     }
     delta[at] = sum;
 }
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn dq_kernel<T: Float, G: Float, O: Float>(
-    fused: &Array<T>,
-    d_o: &Array<G>,
+fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
+    fused: &Array<Vector<T, N>>,
+    d_o: &Array<Vector<G, N>>,
     lse: &Array<f32>,
     delta: &Array<f32>,
-    scratch: &mut Array<f32>,
-    into: &mut Array<O>,
+    scratch: &mut Array<Vector<f32, N>>,
+    into: &mut Array<Vector<O, N>>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
@@ -98,21 +99,21 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
             dp[i] = 0.0f32;
         }
         for d in 0..dims {
-            let mut q = Array::<f32>::new(rows);
-            let mut g = Array::<f32>::new(rows);
+            let mut q = Array::<Vector<f32, N>>::new(rows);
+            let mut g = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                q[i] = f32::cast_from(fused[q_at[i] + d]);
-                g[i] = f32::cast_from(d_o[o_at[i] + d]);
+                q[i] = Vector::cast_from(fused[q_at[i] + d]);
+                g[i] = Vector::cast_from(d_o[o_at[i] + d]);
             }
             #[unroll]
             for j in 0..BLOCK {
-                let k = f32::cast_from(fused[k_base + key_row[j] + d]);
-                let v = f32::cast_from(fused[v_base + key_row[j] + d]);
+                let k = Vector::<f32, N>::cast_from(fused[k_base + key_row[j] + d]);
+                let v = Vector::<f32, N>::cast_from(fused[v_base + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
-                    ds[i * BLOCK + j] = fma(q[i], k, ds[i * BLOCK + j]);
-                    dp[i * BLOCK + j] = fma(g[i], v, dp[i * BLOCK + j]);
+                    ds[i * BLOCK + j] = add_dot(q[i], k, ds[i * BLOCK + j], blueprint.width);
+                    dp[i * BLOCK + j] = add_dot(g[i], v, dp[i * BLOCK + j], blueprint.width);
                 }
             }
         }
@@ -138,17 +139,20 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
 
         for d in 0..dims {
             let column = scratch_base + d * seq;
-            let mut acc = Array::<f32>::new(rows);
+            let mut acc = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                acc[i] = select(block == 0, 0.0f32, scratch[column + own[i]]);
+                acc[i] = Vector::new(0.0f32);
+                if block > 0 {
+                    acc[i] = scratch[column + own[i]];
+                }
             }
             #[unroll]
             for j in 0..BLOCK {
-                let k = f32::cast_from(fused[k_base + key_row[j] + d]);
+                let k = Vector::<f32, N>::cast_from(fused[k_base + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
-                    acc[i] = fma(ds[i * BLOCK + j], k, acc[i]);
+                    acc[i] = fma(Vector::new(ds[i * BLOCK + j]), k, acc[i]);
                 }
             }
             #[unroll]
@@ -164,7 +168,7 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
     for i in 0..rows {
         if first + i < seq {
             for d in 0..dims {
-                into[q_at[i] + d] = O::cast_from(scratch[scratch_base + d * seq + own[i]]);
+                into[q_at[i] + d] = Vector::cast_from(scratch[scratch_base + d * seq + own[i]]);
             }
         }
     }
@@ -172,14 +176,14 @@ fn dq_kernel<T: Float, G: Float, O: Float>(
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn dk_dv_kernel<T: Float, G: Float, O: Float>(
-    fused: &Array<T>,
-    d_o: &Array<G>,
+fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
+    fused: &Array<Vector<T, N>>,
+    d_o: &Array<Vector<G, N>>,
     lse: &Array<f32>,
     delta: &Array<f32>,
-    dk_scratch: &mut Array<f32>,
-    dv_scratch: &mut Array<f32>,
-    into: &mut Array<O>,
+    dk_scratch: &mut Array<Vector<f32, N>>,
+    dv_scratch: &mut Array<Vector<f32, N>>,
+    into: &mut Array<Vector<O, N>>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
@@ -229,21 +233,21 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float>(
             dp[i] = 0.0f32;
         }
         for d in 0..dims {
-            let mut k = Array::<f32>::new(rows);
-            let mut v = Array::<f32>::new(rows);
+            let mut k = Array::<Vector<f32, N>>::new(rows);
+            let mut v = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for j in 0..rows {
-                k[j] = f32::cast_from(fused[k_at[j] + d]);
-                v[j] = f32::cast_from(fused[k_at[j] + hidden + d]);
+                k[j] = Vector::cast_from(fused[k_at[j] + d]);
+                v[j] = Vector::cast_from(fused[k_at[j] + hidden + d]);
             }
             #[unroll]
             for i in 0..BLOCK {
-                let q = f32::cast_from(fused[q_at[i] + d]);
-                let g = f32::cast_from(d_o[o_at[i] + d]);
+                let q = Vector::<f32, N>::cast_from(fused[q_at[i] + d]);
+                let g = Vector::<f32, N>::cast_from(d_o[o_at[i] + d]);
                 #[unroll]
                 for j in 0..rows {
-                    ds[i * rows + j] = fma(q, k[j], ds[i * rows + j]);
-                    dp[i * rows + j] = fma(g, v[j], dp[i * rows + j]);
+                    ds[i * rows + j] = add_dot(q, k[j], ds[i * rows + j], blueprint.width);
+                    dp[i * rows + j] = add_dot(g, v[j], dp[i * rows + j], blueprint.width);
                 }
             }
         }
@@ -283,21 +287,25 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float>(
 
         for d in 0..dims {
             let column = scratch_base + d * seq;
-            let mut dk = Array::<f32>::new(rows);
-            let mut dv = Array::<f32>::new(rows);
+            let mut dk = Array::<Vector<f32, N>>::new(rows);
+            let mut dv = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for j in 0..rows {
-                dk[j] = select(block == first_block, 0.0f32, dk_scratch[column + own[j]]);
-                dv[j] = select(block == first_block, 0.0f32, dv_scratch[column + own[j]]);
+                dk[j] = Vector::new(0.0f32);
+                dv[j] = Vector::new(0.0f32);
+                if block > first_block {
+                    dk[j] = dk_scratch[column + own[j]];
+                    dv[j] = dv_scratch[column + own[j]];
+                }
             }
             #[unroll]
             for i in 0..BLOCK {
-                let q = f32::cast_from(fused[q_at[i] + d]);
-                let g = f32::cast_from(d_o[o_at[i] + d]);
+                let q = Vector::<f32, N>::cast_from(fused[q_at[i] + d]);
+                let g = Vector::<f32, N>::cast_from(d_o[o_at[i] + d]);
                 #[unroll]
                 for j in 0..rows {
-                    dk[j] = fma(ds[i * rows + j], q, dk[j]);
-                    dv[j] = fma(dp[i * rows + j], g, dv[j]);
+                    dk[j] = fma(Vector::new(ds[i * rows + j]), q, dk[j]);
+                    dv[j] = fma(Vector::new(dp[i * rows + j]), g, dv[j]);
                 }
             }
             #[unroll]
@@ -315,8 +323,8 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float>(
         if first + j < seq {
             for d in 0..dims {
                 let at = scratch_base + d * seq + own[j];
-                into[k_at[j] + d] = O::cast_from(dk_scratch[at]);
-                into[k_at[j] + hidden + d] = O::cast_from(dv_scratch[at]);
+                into[k_at[j] + d] = Vector::cast_from(dk_scratch[at]);
+                into[k_at[j] + hidden + d] = Vector::cast_from(dv_scratch[at]);
             }
         }
     }
@@ -348,7 +356,7 @@ pub fn attention_backward<R: Runtime>(
     gradients: Gradients<R>,
 ) {
     let Gradients { d_o, fused, o, lse, delta, scratch, into } = gradients;
-    let blueprint = Blueprint::new(client, dropout.is_some());
+    let blueprint = Blueprint::new(client, &shape, dropout.is_some());
     let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
     let rows = shape.batch * shape.heads * shape.seq;
     let count = cubes(client, blueprint.tiles(shape.seq) * shape.heads * shape.batch);
@@ -360,23 +368,26 @@ pub fn attention_backward<R: Runtime>(
             client,
             cubes(client, rows.div_ceil(DELTA_UNITS)),
             CubeDim::new_1d(DELTA_UNITS as u32),
+            blueprint.width,
             array(&d_o.binding),
             array(&o.binding),
             array(&delta),
-            shape.launch(),
+            shape.launch(blueprint.width),
+            blueprint.width,
             [d_o.dtype, o.dtype],
         );
         dq_kernel::launch_unchecked(
             client,
             count.clone(),
             dim,
+            blueprint.width,
             array(&fused.binding),
             array(&d_o.binding),
             array(&lse),
             array(&delta),
             array(&scratch[0]),
             array(&into.binding),
-            shape.launch(),
+            shape.launch(blueprint.width),
             DropoutScalars::launch(dropout),
             blueprint,
             dtypes,
@@ -385,6 +396,7 @@ pub fn attention_backward<R: Runtime>(
             client,
             count,
             dim,
+            blueprint.width,
             array(&fused.binding),
             array(&d_o.binding),
             array(&lse),
@@ -392,7 +404,7 @@ pub fn attention_backward<R: Runtime>(
             array(&scratch[0]),
             array(&scratch[1]),
             array(&into.binding),
-            shape.launch(),
+            shape.launch(blueprint.width),
             DropoutScalars::launch(dropout),
             blueprint,
             dtypes,

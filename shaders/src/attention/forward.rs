@@ -2,16 +2,16 @@
 
 use cubecl::prelude::*;
 
-use super::{BLOCK, Blueprint, DropoutScalars, KernelDropout, MASKED, Shape, Sizes, held, place, word};
+use super::{BLOCK, Blueprint, DropoutScalars, KernelDropout, MASKED, Shape, Sizes, add_dot, held, place, word};
 use crate::device::{Buffer, cubes};
 use crate::philox::{factor, words};
 
 #[cube(launch_unchecked)]
-fn forward_kernel<T: Float>(
-    fused: &Array<T>,
-    o: &mut Array<T>,
+fn forward_kernel<T: Float, N: Size>(
+    fused: &Array<Vector<T, N>>,
+    o: &mut Array<Vector<T, N>>,
     lse: &mut Array<f32>,
-    scratch: &mut Array<f32>,
+    scratch: &mut Array<Vector<f32, N>>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
@@ -62,17 +62,17 @@ fn forward_kernel<T: Float>(
             p[i] = 0.0f32;
         }
         for d in 0..dims {
-            let mut q = Array::<f32>::new(rows);
+            let mut q = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                q[i] = f32::cast_from(fused[q_at[i] + d]);
+                q[i] = Vector::cast_from(fused[q_at[i] + d]);
             }
             #[unroll]
             for j in 0..BLOCK {
-                let k = f32::cast_from(fused[k_base + key_row[j] + d]);
+                let k = Vector::<f32, N>::cast_from(fused[k_base + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
-                    p[i * BLOCK + j] = fma(q[i], k, p[i * BLOCK + j]);
+                    p[i * BLOCK + j] = add_dot(q[i], k, p[i * BLOCK + j], blueprint.width);
                 }
             }
         }
@@ -109,17 +109,21 @@ fn forward_kernel<T: Float>(
 
         for d in 0..dims {
             let column = scratch_base + d * seq;
-            let mut acc = Array::<f32>::new(rows);
+            let mut acc = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                acc[i] = select(block == 0, 0.0f32, scratch[column + own[i]] * shrink[i]);
+                // The first block finds nothing there: whatever the memory holds, infinities included, must not count.
+                acc[i] = Vector::new(0.0f32);
+                if block > 0 {
+                    acc[i] = scratch[column + own[i]] * Vector::new(shrink[i]);
+                }
             }
             #[unroll]
             for j in 0..BLOCK {
-                let v = f32::cast_from(fused[v_base + key_row[j] + d]);
+                let v = Vector::<f32, N>::cast_from(fused[v_base + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
-                    acc[i] = fma(p[i * BLOCK + j], v, acc[i]);
+                    acc[i] = fma(Vector::new(p[i * BLOCK + j]), v, acc[i]);
                 }
             }
             #[unroll]
@@ -137,8 +141,8 @@ fn forward_kernel<T: Float>(
         if position < seq {
             let inverse = 1.0f32 / sum[i];
             for d in 0..dims {
-                let value = scratch[scratch_base + d * seq + position] * inverse;
-                o[o_base + position * hidden + d] = T::cast_from(value);
+                let value = scratch[scratch_base + d * seq + position] * Vector::new(inverse);
+                o[o_base + position * hidden + d] = Vector::cast_from(value);
             }
             lse[here.row * seq + position] = high[i] + f32::ln(sum[i]);
         }
@@ -155,7 +159,7 @@ pub fn attention_forward<R: Runtime>(
     o: Buffer<R>,
     [lse, scratch]: [TensorBinding<R>; 2],
 ) {
-    let blueprint = Blueprint::new(client, dropout.is_some());
+    let blueprint = Blueprint::new(client, &shape, dropout.is_some());
     let count = blueprint.tiles(shape.seq) * shape.heads * shape.batch;
     let dtype = fused.dtype;
     // SAFETY: rows past the sequence are held at its last for reading and not stored; columns are those of q, k and v.
@@ -164,11 +168,12 @@ pub fn attention_forward<R: Runtime>(
             client,
             cubes(client, count),
             CubeDim::new_1d(blueprint.units as u32),
+            blueprint.width,
             fused.arg(),
             o.arg(),
             lse.into_tensor_arg().into_array_arg(),
             scratch.into_tensor_arg().into_array_arg(),
-            shape.launch(),
+            shape.launch(blueprint.width),
             DropoutScalars::launch(dropout),
             blueprint,
             dtype,

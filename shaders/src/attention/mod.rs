@@ -17,7 +17,8 @@ pub use forward::attention_forward;
 
 use cubecl::prelude::*;
 
-use crate::device::Class;
+use crate::device::{Class, check_iterations};
+use crate::elementwise::width;
 use crate::philox::{DropoutLaunch, Words};
 
 /// Far below any score, yet finite: WGSL has no infinities to rely on.
@@ -32,17 +33,23 @@ pub struct Blueprint {
     /// Neighbouring rows that a unit owns; divides 16.
     pub rows: usize,
     pub units: usize,
+    /// Elements of a head that are read at a time: 1 or 4.
+    pub width: usize,
     pub dropout: bool,
 }
 
 impl Blueprint {
-    pub(crate) fn new<R: Runtime>(client: &ComputeClient<R>, dropout: bool) -> Self {
+    /// # Panics
+    /// If the sequence is longer than the device's loops can be.
+    pub(crate) fn new<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dropout: bool) -> Self {
         // 8 x 16 scores are 128 registers, twice in backward.
         let (units, rows) = match Class::of(client) {
             Class::Narrow => (8, 8),
             Class::Wide => (64, 2),
         };
-        Self { rows, units, dropout }
+        let width = width(&[shape.head_dim, shape.width]);
+        check_iterations(client, shape.seq.div_ceil(BLOCK) * (1 + 2 * shape.head_dim / width), "attention");
+        Self { rows, units, width, dropout }
     }
 
     /// Cubes that a sequence of one head needs.
@@ -82,6 +89,7 @@ impl DropoutScalars {
     }
 }
 
+/// A launch's sizes; `dims` and `width` in vectors.
 #[derive(CubeLaunch, CubeType, Clone, Copy)]
 pub(crate) struct Sizes {
     pub batch: usize,
@@ -93,8 +101,9 @@ pub(crate) struct Sizes {
 }
 
 impl Shape {
-    pub(crate) fn launch<R: Runtime>(&self) -> SizesLaunch<R> {
-        SizesLaunch::new(self.batch, self.seq, self.heads, self.head_dim, self.width, self.scale)
+    /// With the sizes of rows in vectors of `by` elements.
+    pub(crate) fn launch<R: Runtime>(&self, by: usize) -> SizesLaunch<R> {
+        SizesLaunch::new(self.batch, self.seq, self.heads, self.head_dim / by, self.width / by, self.scale)
     }
 }
 
@@ -122,6 +131,17 @@ pub(crate) fn word(words: &Words, index: usize) -> u32 {
     let low = select(index == 0, words.w0, words.w1);
     let high = select(index == 2, words.w2, words.w3);
     select(index < 2, low, high)
+}
+
+/// sum + a . b.
+#[cube]
+pub(crate) fn add_dot<N: Size>(a: Vector<f32, N>, b: Vector<f32, N>, sum: f32, #[comptime] width: usize) -> f32 {
+    let mut total = sum;
+    #[unroll]
+    for e in 0..width {
+        total = fma(a[e], b[e], total);
+    }
+    total
 }
 
 /// `x` held below `limit`, so that rows past the end read the last one again.

@@ -125,25 +125,12 @@ pub fn product<R: CubeRuntime>(
     bias: Option<&CubeTensor<R>>,
     out: Out<'_, R>,
 ) {
-    let route = Route::of(&out.tensor.client);
-    product_on(route, a, a_side, b, b_side, bias, out);
-}
-
-fn product_on<R: CubeRuntime>(
-    route: Route,
-    a: Part<'_, R>,
-    a_side: Side,
-    b: Part<'_, R>,
-    b_side: Side,
-    bias: Option<&CubeTensor<R>>,
-    out: Out<'_, R>,
-) {
     let Out { tensor, buffer: out, start, sizes: [m, n], accumulate } = out;
     let ([a_m, k], [b_n, b_k]) = (a.extents(a_side), b.extents(b_side));
     assert!(a_m == m && b_n == n && k == b_k, "[{a_m}, {k}] x [{b_n}, {b_k}]^T does not give [{m}, {n}]");
     let client = &tensor.client;
     let bias = bias.map(buffer);
-    match route {
+    match Route::of(client) {
         Route::Registers => {
             let out = Destination { buffer: out, start, row_stride: n, accumulate };
             gemm(client, [m, n, k], a.operand(a_side), b.operand(b_side), bias, out);
