@@ -129,6 +129,17 @@ pub struct AdamWBuffers<B: Backend> {
     pub v: Tensor<B, 1>,
 }
 
+/// The most bytes of fp32 logits that CUDA and WGPU hold at a time (a single row of more is taken alone). Small beside the
+/// weights of any model that needs it to be, and within what every adapter binds; at 51200 words it is 160 tokens.
+pub const LOGITS_BYTES: usize = 32 << 20;
+
+/// Tokens whose logits CUDA and WGPU hold at a time: a multiple of 32 where there are as many, so that tiles are full.
+pub fn device_loss_chunk(tokens: usize, vocab: usize) -> usize {
+    let most = (LOGITS_BYTES / (4 * vocab.max(1))).max(1);
+    let even = if most >= 32 { most / 32 * 32 } else { most };
+    even.min(tokens).max(1)
+}
+
 /// A burn backend that runs the decoder.
 ///
 /// Each method's default body is the plain-tensor reference in `crate::reference`, so any burn backend can run the whole

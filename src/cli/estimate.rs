@@ -6,7 +6,7 @@ use super::args::{EstimateArgs, Global};
 use crate::config::{Config, Precision};
 use crate::error::{Error, Result};
 use crate::model::architecture::Architecture;
-use crate::model::memory::{LOSS_CHUNK_TOKENS, Memory, Plan};
+use crate::model::memory::{Memory, Plan, loss_chunk_tokens};
 use crate::report::table::{Align, Table, bytes, si, thousands};
 
 pub fn run(args: &EstimateArgs, _: &Global) -> Result<()> {
@@ -30,6 +30,8 @@ struct Estimate {
     devices: usize,
     seq_len: usize,
     recompute: bool,
+    /// Tokens whose logits exist at a time.
+    loss_chunk_tokens: u64,
     memory: Memory,
     memory_total: u64,
 }
@@ -119,6 +121,10 @@ impl Estimate {
             devices,
             seq_len: config.model.seq_len,
             recompute: config.train.recompute,
+            loss_chunk_tokens: loss_chunk_tokens(
+                (micro_batch as u64).saturating_mul(config.model.seq_len as u64),
+                architecture.vocab,
+            ),
             memory_total: memory.total(),
             memory,
         })
@@ -168,7 +174,7 @@ impl Estimate {
             _ => "",
         };
         let split = if self.devices > 1 { "; master weights and moments split over the devices" } else { "" };
-        let chunk = (self.micro_batch as u64).saturating_mul(self.seq_len as u64).min(LOSS_CHUNK_TOKENS);
+        let chunk = self.loss_chunk_tokens;
         format!("{}, {kept}, logits of {chunk} tokens at a time{master}{split}", self.precision)
     }
 }

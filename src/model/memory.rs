@@ -3,11 +3,16 @@
 //!
 //! Legend: P parameters, N tokens of a micro-batch, C hidden, F mlp, V vocab, s bytes of the compute dtype.
 
+use trainer_backends::{ops, reference};
+
 use crate::config::Precision;
 use crate::model::architecture::Architecture;
 
-/// Rows of logits (tokens) that the fused linear + cross entropy holds at a time.
-pub const LOSS_CHUNK_TOKENS: u64 = trainer_backends::reference::LOSS_CHUNK as u64;
+/// Rows of logits (tokens) that the fused linear + cross entropy holds at a time, on the backend that holds most.
+pub fn loss_chunk_tokens(tokens: u64, vocab: usize) -> u64 {
+    let device = ops::device_loss_chunk(usize::try_from(tokens).unwrap_or(usize::MAX), vocab);
+    tokens.min(device.max(reference::LOSS_CHUNK) as u64)
+}
 
 /// What decides the memory of a training step, beside the architecture.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +63,7 @@ impl Memory {
         let blocks = if plan.recompute { layers * 4 * hidden + block } else { layers * block };
         // The final layer norm keeps its fp32 input, its output and its statistics.
         let final_norm = 4 * hidden + s * hidden + 8;
-        let chunk = tokens.min(LOSS_CHUNK_TOKENS);
+        let chunk = loss_chunk_tokens(tokens, architecture.vocab);
         Self {
             weights: s * parameters,
             gradients: 4 * parameters,

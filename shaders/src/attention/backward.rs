@@ -62,11 +62,6 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
     let here = place(&sizes, tiles);
     let hidden = sizes.heads * dims;
     let first = (here.tile * units + UNIT_POS as usize) * rows;
-    let q_base = here.sequence * seq * width + here.head * dims;
-    let k_base = q_base + hidden;
-    let v_base = k_base + hidden;
-    let o_base = here.sequence * seq * hidden + here.head * dims;
-    let scratch_base = here.row * dims * seq;
 
     let mut own = Array::<usize>::new(rows);
     let mut q_at = Array::<usize>::new(rows);
@@ -76,8 +71,8 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
     #[unroll]
     for i in 0..rows {
         own[i] = held(first + i, seq);
-        q_at[i] = q_base + own[i] * width;
-        o_at[i] = o_base + own[i] * hidden;
+        q_at[i] = here.q + own[i] * width;
+        o_at[i] = here.o + own[i] * hidden;
         row_lse[i] = lse[here.row * seq + own[i]];
         row_delta[i] = delta[here.row * seq + own[i]];
     }
@@ -108,8 +103,8 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
             }
             #[unroll]
             for j in 0..BLOCK {
-                let k = Vector::<f32, N>::cast_from(fused[k_base + key_row[j] + d]);
-                let v = Vector::<f32, N>::cast_from(fused[v_base + key_row[j] + d]);
+                let k = Vector::<f32, N>::cast_from(fused[here.k + key_row[j] + d]);
+                let v = Vector::<f32, N>::cast_from(fused[here.v + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
                     ds[i * BLOCK + j] = add_dot(q[i], k, ds[i * BLOCK + j], blueprint.width);
@@ -138,7 +133,7 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
         }
 
         for d in 0..dims {
-            let column = scratch_base + d * seq;
+            let column = here.scratch + d * seq;
             let mut acc = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
@@ -149,7 +144,7 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
             }
             #[unroll]
             for j in 0..BLOCK {
-                let k = Vector::<f32, N>::cast_from(fused[k_base + key_row[j] + d]);
+                let k = Vector::<f32, N>::cast_from(fused[here.k + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
                     acc[i] = fma(Vector::new(ds[i * BLOCK + j]), k, acc[i]);
@@ -168,7 +163,7 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
     for i in 0..rows {
         if first + i < seq {
             for d in 0..dims {
-                into[q_at[i] + d] = Vector::cast_from(scratch[scratch_base + d * seq + own[i]]);
+                into[q_at[i] + d] = Vector::cast_from(scratch[here.scratch + d * seq + own[i]]);
             }
         }
     }
@@ -200,17 +195,14 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
     let hidden = sizes.heads * dims;
     // The first of this unit's keys.
     let first = (here.tile * units + UNIT_POS as usize) * rows;
-    let q_base = here.sequence * seq * width + here.head * dims;
-    let o_base = here.sequence * seq * hidden + here.head * dims;
     let row_base = here.row * seq;
-    let scratch_base = here.row * dims * seq;
 
     let mut own = Array::<usize>::new(rows);
     let mut k_at = Array::<usize>::new(rows);
     #[unroll]
     for j in 0..rows {
         own[j] = held(first + j, seq);
-        k_at[j] = q_base + hidden + own[j] * width;
+        k_at[j] = here.k + own[j] * width;
     }
 
     // Queries before the cube's first key see none of its keys.
@@ -224,8 +216,8 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
         #[unroll]
         for i in 0..BLOCK {
             let row = held(first_query + i, seq);
-            q_at[i] = q_base + row * width;
-            o_at[i] = o_base + row * hidden;
+            q_at[i] = here.q + row * width;
+            o_at[i] = here.o + row * hidden;
         }
         #[unroll]
         for i in 0..BLOCK * rows {
@@ -286,7 +278,7 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
         }
 
         for d in 0..dims {
-            let column = scratch_base + d * seq;
+            let column = here.scratch + d * seq;
             let mut dk = Array::<Vector<f32, N>>::new(rows);
             let mut dv = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
@@ -322,7 +314,7 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
     for j in 0..rows {
         if first + j < seq {
             for d in 0..dims {
-                let at = scratch_base + d * seq + own[j];
+                let at = here.scratch + d * seq + own[j];
                 into[k_at[j] + d] = Vector::cast_from(dk_scratch[at]);
                 into[k_at[j] + hidden + d] = Vector::cast_from(dv_scratch[at]);
             }

@@ -27,12 +27,6 @@ fn forward_kernel<T: Float, N: Size>(
     let here = place(&sizes, tiles);
     let hidden = sizes.heads * dims;
     let first = (here.tile * units + UNIT_POS as usize) * rows;
-    let q_base = here.sequence * seq * width + here.head * dims;
-    let k_base = q_base + hidden;
-    let v_base = k_base + hidden;
-    let o_base = here.sequence * seq * hidden + here.head * dims;
-
-    let scratch_base = here.row * dims * seq;
 
     let mut own = Array::<usize>::new(rows);
     let mut q_at = Array::<usize>::new(rows);
@@ -41,7 +35,7 @@ fn forward_kernel<T: Float, N: Size>(
     #[unroll]
     for i in 0..rows {
         own[i] = held(first + i, seq);
-        q_at[i] = q_base + own[i] * width;
+        q_at[i] = here.q + own[i] * width;
         high[i] = MASKED;
         sum[i] = 0.0f32;
     }
@@ -69,7 +63,7 @@ fn forward_kernel<T: Float, N: Size>(
             }
             #[unroll]
             for j in 0..BLOCK {
-                let k = Vector::<f32, N>::cast_from(fused[k_base + key_row[j] + d]);
+                let k = Vector::<f32, N>::cast_from(fused[here.k + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
                     p[i * BLOCK + j] = add_dot(q[i], k, p[i * BLOCK + j], blueprint.width);
@@ -108,7 +102,7 @@ fn forward_kernel<T: Float, N: Size>(
         }
 
         for d in 0..dims {
-            let column = scratch_base + d * seq;
+            let column = here.scratch + d * seq;
             let mut acc = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
@@ -120,7 +114,7 @@ fn forward_kernel<T: Float, N: Size>(
             }
             #[unroll]
             for j in 0..BLOCK {
-                let v = Vector::<f32, N>::cast_from(fused[v_base + key_row[j] + d]);
+                let v = Vector::<f32, N>::cast_from(fused[here.v + key_row[j] + d]);
                 #[unroll]
                 for i in 0..rows {
                     acc[i] = fma(Vector::new(p[i * BLOCK + j]), v, acc[i]);
@@ -141,8 +135,8 @@ fn forward_kernel<T: Float, N: Size>(
         if position < seq {
             let inverse = 1.0f32 / sum[i];
             for d in 0..dims {
-                let value = scratch[scratch_base + d * seq + position] * Vector::new(inverse);
-                o[o_base + position * hidden + d] = Vector::cast_from(value);
+                let value = scratch[here.scratch + d * seq + position] * Vector::new(inverse);
+                o[here.o + position * hidden + d] = Vector::cast_from(value);
             }
             lse[here.row * seq + position] = high[i] + f32::ln(sum[i]);
         }

@@ -107,7 +107,7 @@ impl Shape {
     }
 }
 
-/// Where a cube works.
+/// Where a cube works, and where its head's matrices begin (in vectors).
 #[derive(CubeType, Clone, Copy)]
 pub(crate) struct Place {
     pub sequence: usize,
@@ -115,6 +115,13 @@ pub(crate) struct Place {
     /// sequence * H + head.
     pub row: usize,
     pub tile: usize,
+    /// Of q, k and v in the fused projection.
+    pub q: usize,
+    pub k: usize,
+    pub v: usize,
+    /// Of o and its gradient.
+    pub o: usize,
+    pub scratch: usize,
 }
 
 /// The tile, head and sequence of this cube.
@@ -122,7 +129,12 @@ pub(crate) struct Place {
 pub(crate) fn place(sizes: &Sizes, tiles: usize) -> Place {
     let tile = CUBE_POS % tiles;
     let row = CUBE_POS / tiles;
-    Place { sequence: row / sizes.heads, head: row % sizes.heads, row, tile }
+    let (sequence, head) = (row / sizes.heads, row % sizes.heads);
+    let hidden = sizes.heads * sizes.dims;
+    let q = sequence * sizes.seq * sizes.width + head * sizes.dims;
+    let o = sequence * sizes.seq * hidden + head * sizes.dims;
+    let scratch = row * sizes.dims * sizes.seq;
+    Place { sequence, head, row, tile, q, k: q + hidden, v: q + 2 * hidden, o, scratch }
 }
 
 /// Word `index` (0 to 3) of a Philox call.

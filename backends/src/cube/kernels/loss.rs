@@ -8,18 +8,7 @@ use trainer_shaders::cross_entropy::{Rows, cross_entropy, total};
 use super::linear::add_gradients;
 use super::matmul::{Out, Part, Side, product};
 use super::tensor::{CubeTensors, binding, cube, cube_int, empty, float, modify};
-use crate::ops::WeightGrads;
-
-/// The most bytes of fp32 logits that exist at a time (a single row of more is taken alone). Small beside the weights of
-/// any model that needs it to be, and within what every adapter binds; at 51200 words it is 160 tokens.
-pub const LOGITS_BYTES: usize = 32 << 20;
-
-/// Tokens a chunk: a multiple of 32 where there are as many, so that tiles are full.
-fn chunk_rows(tokens: usize, vocab: usize) -> usize {
-    let most = (LOGITS_BYTES / (4 * vocab.max(1))).max(1);
-    let even = if most >= 32 { most / 32 * 32 } else { most };
-    even.min(tokens).max(1)
-}
+use crate::ops::{WeightGrads, device_loss_chunk};
 
 /// The head's inputs, and what each chunk leaves behind.
 struct Head<R: CubeRuntime> {
@@ -52,7 +41,7 @@ impl<R: CubeRuntime> Head<R> {
     /// logits have been replaced by the gradient of `scale` x the sum of losses.
     fn for_each_chunk(&self, scale: Option<f32>, mut work: impl FnMut(usize, &CubeTensor<R>)) {
         let (tokens, vocab) = (self.h.meta.shape()[0], self.weight.meta.shape()[0]);
-        let most = chunk_rows(tokens, vocab);
+        let most = device_loss_chunk(tokens, vocab);
         for first in (0..tokens).step_by(most) {
             let count = most.min(tokens - first);
             let logits = empty(&self.h, [count, vocab], DType::F32);
