@@ -11,7 +11,7 @@ use crate::device::{Buffer, Class, NARROW_ITERATIONS, cubes};
 
 /// Longest running sum into an fp32 destination: longer ones are sums of sums, so that rounding grows with the root of this
 /// and not of k (one running sum of 300,001 terms was 2.5e-5 off).
-const K_PART: usize = 16_384;
+const K_PART: usize = 4096;
 
 /// How a unit reads an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
