@@ -137,10 +137,7 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
             let mut acc = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                acc[i] = Vector::new(0.0f32);
-                if block > 0 {
-                    acc[i] = scratch[column + own[i]];
-                }
+                acc[i] = select(block == 0, Vector::new(0.0f32), scratch[column + own[i]]);
             }
             #[unroll]
             for j in 0..BLOCK {
@@ -283,12 +280,8 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
             let mut dv = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for j in 0..rows {
-                dk[j] = Vector::new(0.0f32);
-                dv[j] = Vector::new(0.0f32);
-                if block > first_block {
-                    dk[j] = dk_scratch[column + own[j]];
-                    dv[j] = dv_scratch[column + own[j]];
-                }
+                dk[j] = select(block == first_block, Vector::new(0.0f32), dk_scratch[column + own[j]]);
+                dv[j] = select(block == first_block, Vector::new(0.0f32), dv_scratch[column + own[j]]);
             }
             #[unroll]
             for i in 0..BLOCK {

@@ -107,10 +107,7 @@ fn forward_kernel<T: Float, N: Size>(
             #[unroll]
             for i in 0..rows {
                 // The first block finds nothing there: whatever the memory holds, infinities included, must not count.
-                acc[i] = Vector::new(0.0f32);
-                if block > 0 {
-                    acc[i] = scratch[column + own[i]] * Vector::new(shrink[i]);
-                }
+                acc[i] = select(block == 0, Vector::new(0.0f32), scratch[column + own[i]] * Vector::new(shrink[i]));
             }
             #[unroll]
             for j in 0..BLOCK {

@@ -33,7 +33,7 @@ pub struct Blueprint {
     /// Neighbouring rows that a unit owns; divides 16.
     pub rows: usize,
     pub units: usize,
-    /// Elements of a head that are read at a time: 1 or 4.
+    /// Elements of a head that are read at a time: 1, 2 or 4.
     pub width: usize,
     pub dropout: bool,
 }
@@ -43,11 +43,12 @@ impl Blueprint {
     /// If the sequence is longer than the device's loops can be.
     pub(crate) fn new<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dropout: bool) -> Self {
         // 8 x 16 scores are 128 registers, twice in backward.
-        let (units, rows) = match Class::of(client) {
-            Class::Narrow => (8, 8),
-            Class::Wide => (64, 2),
+        // By fours dq spills 8 bytes a thread on sm_80.
+        let (units, rows, most) = match Class::of(client) {
+            Class::Narrow => (8, 8, 4),
+            Class::Wide => (64, 2, 2),
         };
-        let width = width(&[shape.head_dim, shape.width]);
+        let width = width(&[shape.head_dim, shape.width]).min(most);
         check_iterations(client, shape.seq.div_ceil(BLOCK) * (1 + 2 * shape.head_dim / width), "attention");
         Self { rows, units, width, dropout }
     }
