@@ -8,6 +8,7 @@
 use cubecl::prelude::*;
 
 use crate::device::{Buffer, Class, NARROW_ITERATIONS, cubes};
+use crate::packed::{Packing, unpacked};
 
 /// Longest running sum into an fp32 destination: longer ones are sums of sums, so that rounding grows with the root of this
 /// and not of k (one running sum of 300,001 terms was 2.5e-5 off).
@@ -56,6 +57,9 @@ pub struct Blueprint {
     pub step: usize,
     pub load_a: Load,
     pub load_b: Load,
+    /// Whether an operand's fours are bound as two words; see `packed`.
+    pub packed_a: bool,
+    pub packed_b: bool,
     /// Columns that a unit writes at a time.
     pub store: usize,
     pub bias: bool,
@@ -116,7 +120,7 @@ fn begin(
 /// `values[i * step + s]`: row i at the s-th value of k from `offset` on, in f32.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-fn load<T: Float, N: Size>(
+fn load<T: Numeric, N: Size>(
     operand: &Array<Vector<T, N>>,
     at: &Array<usize>,
     offset: usize,
@@ -125,13 +129,14 @@ fn load<T: Float, N: Size>(
     #[comptime] count: usize,
     #[comptime] step: usize,
     #[comptime] load: Load,
+    #[comptime] packed: bool,
 ) {
     if comptime!(load == Load::AlongK) {
         #[unroll]
         for i in 0..count {
             #[unroll]
             for part in 0..comptime!(step / 4) {
-                let vector = Vector::<f32, N>::cast_from(operand[at[i] + offset + part]);
+                let vector = unpacked::<T, N, Const<4>>(operand[at[i] + offset + part], packed);
                 #[unroll]
                 for e in 0..4usize {
                     values[i * step + part * 4 + e] = vector[e];
@@ -143,7 +148,7 @@ fn load<T: Float, N: Size>(
         for g in 0..comptime!(count / 4) {
             #[unroll]
             for s in 0..step {
-                let vector = Vector::<f32, N>::cast_from(operand[at[g * 4] + offset + s * stride]);
+                let vector = unpacked::<T, N, Const<4>>(operand[at[g * 4] + offset + s * stride], packed);
                 #[unroll]
                 for e in 0..4usize {
                     values[(g * 4 + e) * step + s] = vector[e];
@@ -164,7 +169,7 @@ fn load<T: Float, N: Size>(
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn gemm_kernel<A: Float, NA: Size, B: Float, NB: Size, V: Float, O: Float, NO: Size>(
+fn gemm_kernel<A: Numeric, NA: Size, B: Numeric, NB: Size, V: Float, O: Float, NO: Size>(
     a: &Array<Vector<A, NA>>,
     b: &Array<Vector<B, NB>>,
     bias: &Array<V>,
@@ -207,8 +212,8 @@ fn gemm_kernel<A: Float, NA: Size, B: Float, NB: Size, V: Float, O: Float, NO: S
     for _ in 0..k / step {
         let mut a_values = Array::<f32>::new(tile_m * step);
         let mut b_values = Array::<f32>::new(tile_n * step);
-        load(a, &a_at, a_offset, a_layout.k, &mut a_values, tile_m, step, blueprint.load_a);
-        load(b, &b_at, b_offset, b_layout.k, &mut b_values, tile_n, step, blueprint.load_b);
+        load(a, &a_at, a_offset, a_layout.k, &mut a_values, tile_m, step, blueprint.load_a, blueprint.packed_a);
+        load(b, &b_at, b_offset, b_layout.k, &mut b_values, tile_n, step, blueprint.load_b, blueprint.packed_b);
         #[unroll]
         for i in 0..tile_m {
             #[unroll]
@@ -333,11 +338,24 @@ fn part<R: Runtime>(
     let step = if k.is_multiple_of(4) { 4 } else { 1 };
     let store =
         if tile_n >= 4 && [out.start, out.row_stride, n].iter().all(|size| size.is_multiple_of(4)) { 4 } else { 1 };
-    let (bias_added, accumulate) = (bias.is_some(), out.accumulate);
-    let blueprint = Blueprint { tile_m, tile_n, units, step, load_a, load_b, store, bias: bias_added, accumulate };
+    let packing = |operand: &Operand<R>, load: Load| Packing::of(client, operand.buffer.dtype, load.width());
+    let (packing_a, packing_b) = (packing(&a, load_a), packing(&b, load_b));
+    let blueprint = Blueprint {
+        tile_m,
+        tile_n,
+        units,
+        step,
+        load_a,
+        load_b,
+        packed_a: packing_a.packed,
+        packed_b: packing_b.packed,
+        store,
+        bias: bias.is_some(),
+        accumulate: out.accumulate,
+    };
     // Without a bias the binding is still declared; `a` stands in and is not read through it.
     let bias = bias.unwrap_or_else(|| Buffer { binding: a.buffer.binding.clone(), dtype: a.buffer.dtype });
-    let dtypes = [a.buffer.dtype, b.buffer.dtype, bias.dtype, out.buffer.dtype];
+    let dtypes = [packing_a.dtype, packing_b.dtype, bias.dtype, out.buffer.dtype];
     let count = n.div_ceil(tile_n * units) * m.div_ceil(tile_m);
     // SAFETY: rows and columns are clamped to the matrix for reading and compared before writing, and the caller promises
     // that the buffers hold what the dimensions and strides reach.
@@ -346,8 +364,8 @@ fn part<R: Runtime>(
             client,
             cubes(client, count),
             CubeDim::new_1d(units as u32),
-            load_a.width(),
-            load_b.width(),
+            packing_a.components,
+            packing_b.components,
             store,
             a.buffer.arg(),
             b.buffer.arg(),

@@ -14,6 +14,7 @@ pub mod epilogue;
 pub mod gelu;
 pub mod gemm;
 pub mod norm;
+pub mod packed;
 pub mod philox;
 pub mod residual;
 pub mod rotary;

@@ -6,8 +6,9 @@
 
 use cubecl::prelude::*;
 
-use super::{BLOCK, Blueprint, DropoutScalars, KernelDropout, Shape, Sizes, add_dot, held, place, word};
+use super::{Blueprint, DRAWN, DropoutScalars, KernelDropout, Pass, Shape, Sizes, add_dot, fp32, held, place, word};
 use crate::device::{Buffer, cubes};
+use crate::packed::{packed, unpacked};
 use crate::philox::{factor, words};
 
 const DELTA_UNITS: usize = 32;
@@ -40,20 +41,21 @@ fn delta_kernel<G: Float, T: Float, N: Size>(
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
-    fused: &Array<Vector<T, N>>,
-    d_o: &Array<Vector<G, N>>,
+fn dq_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O: Float, N: Size>(
+    fused: &Array<Vector<T, NT>>,
+    d_o: &Array<Vector<G, NG>>,
     lse: &Array<f32>,
     delta: &Array<f32>,
-    scratch: &mut Array<Vector<f32, N>>,
+    scratch: &mut Array<Vector<S, NS>>,
     into: &mut Array<Vector<O, N>>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
-    #[define(T, G, O)] _dtypes: [StorageType; 3],
+    #[define(T, G, S, O)] _dtypes: [StorageType; 4],
 ) {
     let rows = comptime!(blueprint.rows);
     let units = comptime!(blueprint.units);
+    let span = comptime!(blueprint.block);
     let (seq, dims, width) = (sizes.seq, sizes.dims, sizes.width);
     let tiles = seq.div_ceil(rows * units);
     if CUBE_POS >= tiles * sizes.heads * sizes.batch {
@@ -79,17 +81,17 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
 
     let last = (here.tile + 1) * units * rows;
     let end = select(last < seq, last, seq);
-    for block in 0..end.div_ceil(BLOCK) {
-        let first_key = block * BLOCK;
-        let mut key_row = Array::<usize>::new(BLOCK);
-        let mut ds = Array::<f32>::new(rows * BLOCK);
-        let mut dp = Array::<f32>::new(rows * BLOCK);
+    for block in 0..end.div_ceil(span) {
+        let first_key = block * span;
+        let mut key_row = Array::<usize>::new(span);
+        let mut ds = Array::<f32>::new(rows * span);
+        let mut dp = Array::<f32>::new(rows * span);
         #[unroll]
-        for j in 0..BLOCK {
+        for j in 0..span {
             key_row[j] = held(first_key + j, seq) * width;
         }
         #[unroll]
-        for i in 0..rows * BLOCK {
+        for i in 0..rows * span {
             ds[i] = 0.0f32;
             dp[i] = 0.0f32;
         }
@@ -98,17 +100,17 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
             let mut g = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                q[i] = Vector::cast_from(fused[q_at[i] + d]);
-                g[i] = Vector::cast_from(d_o[o_at[i] + d]);
+                q[i] = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused_packed);
+                g[i] = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient_packed);
             }
             #[unroll]
-            for j in 0..BLOCK {
-                let k = Vector::<f32, N>::cast_from(fused[here.k + key_row[j] + d]);
-                let v = Vector::<f32, N>::cast_from(fused[here.v + key_row[j] + d]);
+            for j in 0..span {
+                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused_packed);
+                let v = unpacked::<T, NT, N>(fused[here.v + key_row[j] + d], blueprint.fused_packed);
                 #[unroll]
                 for i in 0..rows {
-                    ds[i * BLOCK + j] = add_dot(q[i], k, ds[i * BLOCK + j], blueprint.width);
-                    dp[i * BLOCK + j] = add_dot(g[i], v, dp[i * BLOCK + j], blueprint.width);
+                    ds[i * span + j] = add_dot(q[i], k, ds[i * span + j], blueprint.width);
+                    dp[i * span + j] = add_dot(g[i], v, dp[i * span + j], blueprint.width);
                 }
             }
         }
@@ -117,16 +119,20 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
         for i in 0..rows {
             if comptime!(blueprint.dropout) {
                 let position = (first + i) as u32;
-                let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, block as u32);
                 #[unroll]
-                for j in 0..BLOCK {
-                    let at = comptime!(i * BLOCK + j);
-                    dp[at] = dp[at] * factor(&dropout, word(&drawn, j / 4), (j % 4) as u32);
+                for group in 0..comptime!(span / DRAWN) {
+                    let keys = (first_key / DRAWN + group) as u32;
+                    let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, keys);
+                    #[unroll]
+                    for j in 0..DRAWN {
+                        let at = comptime!(i * span + group * DRAWN + j);
+                        dp[at] = dp[at] * factor(&dropout, word(&drawn, j / 4), (j % 4) as u32);
+                    }
                 }
             }
             #[unroll]
-            for j in 0..BLOCK {
-                let at = comptime!(i * BLOCK + j);
+            for j in 0..span {
+                let at = comptime!(i * span + j);
                 let p = f32::exp(ds[at] * sizes.scale - row_lse[i]);
                 ds[at] = select(first_key + j <= first + i, p * (dp[at] - row_delta[i]) * sizes.scale, 0.0f32);
             }
@@ -137,20 +143,21 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
             let mut acc = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                acc[i] = select(block == 0, Vector::new(0.0f32), scratch[column + own[i]]);
+                let before = unpacked::<S, NS, N>(scratch[column + own[i]], blueprint.scratch_packed);
+                acc[i] = select(block == 0, Vector::new(0.0f32), before);
             }
             #[unroll]
-            for j in 0..BLOCK {
-                let k = Vector::<f32, N>::cast_from(fused[here.k + key_row[j] + d]);
+            for j in 0..span {
+                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused_packed);
                 #[unroll]
                 for i in 0..rows {
-                    acc[i] = fma(Vector::new(ds[i * BLOCK + j]), k, acc[i]);
+                    acc[i] = fma(Vector::new(ds[i * span + j]), k, acc[i]);
                 }
             }
             #[unroll]
             for i in 0..rows {
                 if first + i < seq {
-                    scratch[column + own[i]] = acc[i];
+                    scratch[column + own[i]] = packed::<S, NS, N>(acc[i], blueprint.scratch_packed);
                 }
             }
         }
@@ -160,7 +167,8 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
     for i in 0..rows {
         if first + i < seq {
             for d in 0..dims {
-                into[q_at[i] + d] = Vector::cast_from(scratch[here.scratch + d * seq + own[i]]);
+                let at = here.scratch + d * seq + own[i];
+                into[q_at[i] + d] = Vector::cast_from(unpacked::<S, NS, N>(scratch[at], blueprint.scratch_packed));
             }
         }
     }
@@ -168,21 +176,22 @@ fn dq_kernel<T: Float, G: Float, O: Float, N: Size>(
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
-    fused: &Array<Vector<T, N>>,
-    d_o: &Array<Vector<G, N>>,
+fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O: Float, N: Size>(
+    fused: &Array<Vector<T, NT>>,
+    d_o: &Array<Vector<G, NG>>,
     lse: &Array<f32>,
     delta: &Array<f32>,
-    dk_scratch: &mut Array<Vector<f32, N>>,
-    dv_scratch: &mut Array<Vector<f32, N>>,
+    dk_scratch: &mut Array<Vector<S, NS>>,
+    dv_scratch: &mut Array<Vector<S, NS>>,
     into: &mut Array<Vector<O, N>>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
-    #[define(T, G, O)] _dtypes: [StorageType; 3],
+    #[define(T, G, S, O)] _dtypes: [StorageType; 4],
 ) {
     let rows = comptime!(blueprint.rows);
     let units = comptime!(blueprint.units);
+    let span = comptime!(blueprint.block);
     let (seq, dims, width) = (sizes.seq, sizes.dims, sizes.width);
     let tiles = seq.div_ceil(rows * units);
     if CUBE_POS >= tiles * sizes.heads * sizes.batch {
@@ -203,21 +212,21 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
     }
 
     // Queries before the cube's first key see none of its keys.
-    let first_block = here.tile * units * rows / BLOCK;
-    for block in first_block..seq.div_ceil(BLOCK) {
-        let first_query = block * BLOCK;
-        let mut q_at = Array::<usize>::new(BLOCK);
-        let mut o_at = Array::<usize>::new(BLOCK);
-        let mut ds = Array::<f32>::new(BLOCK * rows);
-        let mut dp = Array::<f32>::new(BLOCK * rows);
+    let first_block = here.tile * units * rows / span;
+    for block in first_block..seq.div_ceil(span) {
+        let first_query = block * span;
+        let mut q_at = Array::<usize>::new(span);
+        let mut o_at = Array::<usize>::new(span);
+        let mut ds = Array::<f32>::new(span * rows);
+        let mut dp = Array::<f32>::new(span * rows);
         #[unroll]
-        for i in 0..BLOCK {
+        for i in 0..span {
             let row = held(first_query + i, seq);
             q_at[i] = here.q + row * width;
             o_at[i] = here.o + row * hidden;
         }
         #[unroll]
-        for i in 0..BLOCK * rows {
+        for i in 0..span * rows {
             ds[i] = 0.0f32;
             dp[i] = 0.0f32;
         }
@@ -226,13 +235,13 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
             let mut v = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for j in 0..rows {
-                k[j] = Vector::cast_from(fused[k_at[j] + d]);
-                v[j] = Vector::cast_from(fused[k_at[j] + hidden + d]);
+                k[j] = unpacked::<T, NT, N>(fused[k_at[j] + d], blueprint.fused_packed);
+                v[j] = unpacked::<T, NT, N>(fused[k_at[j] + hidden + d], blueprint.fused_packed);
             }
             #[unroll]
-            for i in 0..BLOCK {
-                let q = Vector::<f32, N>::cast_from(fused[q_at[i] + d]);
-                let g = Vector::<f32, N>::cast_from(d_o[o_at[i] + d]);
+            for i in 0..span {
+                let q = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused_packed);
+                let g = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient_packed);
                 #[unroll]
                 for j in 0..rows {
                     ds[i * rows + j] = add_dot(q, k[j], ds[i * rows + j], blueprint.width);
@@ -243,19 +252,19 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
 
         // dp becomes P . M, which multiplies dO; ds the gradient of the scores.
         #[unroll]
-        for i in 0..BLOCK {
+        for i in 0..span {
             let query = first_query + i;
             let row = row_base + held(query, seq);
             let query_lse = lse[row];
             let query_delta = delta[row];
             if comptime!(blueprint.dropout) {
                 let drawn =
-                    words(&dropout, here.sequence as u32, here.head as u32, query as u32, (first / BLOCK) as u32);
+                    words(&dropout, here.sequence as u32, here.head as u32, query as u32, (first / DRAWN) as u32);
                 #[unroll]
                 for j in 0..rows {
                     let at = comptime!(i * rows + j);
                     // Neighbouring keys that start at a multiple of their number are in one call's 16.
-                    let key = first % BLOCK + j;
+                    let key = first % DRAWN + j;
                     let kept = factor(&dropout, word(&drawn, key / 4), (key % 4) as u32);
                     let seen = query < seq && first + j <= query;
                     let p = select(seen, f32::exp(ds[at] * sizes.scale - query_lse), 0.0f32);
@@ -280,13 +289,15 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
             let mut dv = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for j in 0..rows {
-                dk[j] = select(block == first_block, Vector::new(0.0f32), dk_scratch[column + own[j]]);
-                dv[j] = select(block == first_block, Vector::new(0.0f32), dv_scratch[column + own[j]]);
+                let dk_before = unpacked::<S, NS, N>(dk_scratch[column + own[j]], blueprint.scratch_packed);
+                let dv_before = unpacked::<S, NS, N>(dv_scratch[column + own[j]], blueprint.scratch_packed);
+                dk[j] = select(block == first_block, Vector::new(0.0f32), dk_before);
+                dv[j] = select(block == first_block, Vector::new(0.0f32), dv_before);
             }
             #[unroll]
-            for i in 0..BLOCK {
-                let q = Vector::<f32, N>::cast_from(fused[q_at[i] + d]);
-                let g = Vector::<f32, N>::cast_from(d_o[o_at[i] + d]);
+            for i in 0..span {
+                let q = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused_packed);
+                let g = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient_packed);
                 #[unroll]
                 for j in 0..rows {
                     dk[j] = fma(Vector::new(ds[i * rows + j]), q, dk[j]);
@@ -296,8 +307,8 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
             #[unroll]
             for j in 0..rows {
                 if first + j < seq {
-                    dk_scratch[column + own[j]] = dk[j];
-                    dv_scratch[column + own[j]] = dv[j];
+                    dk_scratch[column + own[j]] = packed::<S, NS, N>(dk[j], blueprint.scratch_packed);
+                    dv_scratch[column + own[j]] = packed::<S, NS, N>(dv[j], blueprint.scratch_packed);
                 }
             }
         }
@@ -308,8 +319,10 @@ fn dk_dv_kernel<T: Float, G: Float, O: Float, N: Size>(
         if first + j < seq {
             for d in 0..dims {
                 let at = here.scratch + d * seq + own[j];
-                into[k_at[j] + d] = Vector::cast_from(dk_scratch[at]);
-                into[k_at[j] + hidden + d] = Vector::cast_from(dv_scratch[at]);
+                let dk = unpacked::<S, NS, N>(dk_scratch[at], blueprint.scratch_packed);
+                let dv = unpacked::<S, NS, N>(dv_scratch[at], blueprint.scratch_packed);
+                into[k_at[j] + d] = Vector::cast_from(dk);
+                into[k_at[j] + hidden + d] = Vector::cast_from(dv);
             }
         }
     }
@@ -341,12 +354,16 @@ pub fn attention_backward<R: Runtime>(
     gradients: Gradients<R>,
 ) {
     let Gradients { d_o, fused, o, lse, delta, scratch, into } = gradients;
-    let blueprint = Blueprint::new(client, &shape, dropout.is_some());
+    let mut blueprint = Blueprint::new(client, &shape, dropout.is_some(), Pass::Backward);
     let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
     let rows = shape.batch * shape.heads * shape.seq;
     let count = cubes(client, blueprint.tiles(shape.seq) * shape.heads * shape.batch);
     let dim = CubeDim::new_1d(blueprint.units as u32);
-    let dtypes = [fused.dtype, d_o.dtype, into.dtype];
+    let [fused_as, gradient_as, scratch_as] = blueprint.packings(client, [fused.dtype, d_o.dtype, fp32()]);
+    blueprint.fused_packed = fused_as.packed;
+    blueprint.gradient_packed = gradient_as.packed;
+    blueprint.scratch_packed = scratch_as.packed;
+    let dtypes = [fused_as.dtype, gradient_as.dtype, scratch_as.dtype, into.dtype];
     // SAFETY: as in forward; `into` has the shape of `fused`, and each unit writes its own rows and head only.
     unsafe {
         delta_kernel::launch_unchecked(
@@ -365,6 +382,9 @@ pub fn attention_backward<R: Runtime>(
             client,
             count.clone(),
             dim,
+            fused_as.components,
+            gradient_as.components,
+            scratch_as.components,
             blueprint.width,
             array(&fused.binding),
             array(&d_o.binding),
@@ -381,6 +401,9 @@ pub fn attention_backward<R: Runtime>(
             client,
             count,
             dim,
+            fused_as.components,
+            gradient_as.components,
+            scratch_as.components,
             blueprint.width,
             array(&fused.binding),
             array(&d_o.binding),

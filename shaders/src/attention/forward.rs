@@ -2,23 +2,28 @@
 
 use cubecl::prelude::*;
 
-use super::{BLOCK, Blueprint, DropoutScalars, KernelDropout, MASKED, Shape, Sizes, add_dot, held, place, word};
+use super::{
+    Blueprint, DRAWN, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, fp32, held, place, word,
+};
 use crate::device::{Buffer, cubes};
+use crate::packed::{packed, unpacked};
 use crate::philox::{factor, words};
 
 #[cube(launch_unchecked)]
-fn forward_kernel<T: Float, N: Size>(
-    fused: &Array<Vector<T, N>>,
-    o: &mut Array<Vector<T, N>>,
+#[allow(clippy::too_many_arguments)]
+fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>(
+    fused: &Array<Vector<T, NT>>,
+    o: &mut Array<Vector<O, N>>,
     lse: &mut Array<f32>,
-    scratch: &mut Array<Vector<f32, N>>,
+    scratch: &mut Array<Vector<S, NS>>,
     sizes: Sizes,
     dropout: KernelDropout,
     #[comptime] blueprint: Blueprint,
-    #[define(T)] _dtype: StorageType,
+    #[define(T, O, S)] _dtypes: [StorageType; 3],
 ) {
     let rows = comptime!(blueprint.rows);
     let units = comptime!(blueprint.units);
+    let span = comptime!(blueprint.block);
     let (seq, dims, width) = (sizes.seq, sizes.dims, sizes.width);
     let tiles = seq.div_ceil(rows * units);
     if CUBE_POS >= tiles * sizes.heads * sizes.batch {
@@ -43,30 +48,30 @@ fn forward_kernel<T: Float, N: Size>(
     // Keys past the last row of this cube are seen by none of them.
     let last = (here.tile + 1) * units * rows;
     let end = select(last < seq, last, seq);
-    for block in 0..end.div_ceil(BLOCK) {
-        let first_key = block * BLOCK;
-        let mut key_row = Array::<usize>::new(BLOCK);
-        let mut p = Array::<f32>::new(rows * BLOCK);
+    for block in 0..end.div_ceil(span) {
+        let first_key = block * span;
+        let mut key_row = Array::<usize>::new(span);
+        let mut p = Array::<f32>::new(rows * span);
         #[unroll]
-        for j in 0..BLOCK {
+        for j in 0..span {
             key_row[j] = held(first_key + j, seq) * width;
         }
         #[unroll]
-        for i in 0..rows * BLOCK {
+        for i in 0..rows * span {
             p[i] = 0.0f32;
         }
         for d in 0..dims {
             let mut q = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                q[i] = Vector::cast_from(fused[q_at[i] + d]);
+                q[i] = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused_packed);
             }
             #[unroll]
-            for j in 0..BLOCK {
-                let k = Vector::<f32, N>::cast_from(fused[here.k + key_row[j] + d]);
+            for j in 0..span {
+                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused_packed);
                 #[unroll]
                 for i in 0..rows {
-                    p[i * BLOCK + j] = add_dot(q[i], k, p[i * BLOCK + j], blueprint.width);
+                    p[i * span + j] = add_dot(q[i], k, p[i * span + j], blueprint.width);
                 }
             }
         }
@@ -76,8 +81,8 @@ fn forward_kernel<T: Float, N: Size>(
         for i in 0..rows {
             let mut higher = high[i];
             #[unroll]
-            for j in 0..BLOCK {
-                let at = comptime!(i * BLOCK + j);
+            for j in 0..span {
+                let at = comptime!(i * span + j);
                 p[at] = select(first_key + j <= first + i, p[at] * sizes.scale, MASKED);
                 higher = max(higher, p[at]);
             }
@@ -85,18 +90,22 @@ fn forward_kernel<T: Float, N: Size>(
             high[i] = higher;
             sum[i] *= shrink[i];
             #[unroll]
-            for j in 0..BLOCK {
-                let at = comptime!(i * BLOCK + j);
+            for j in 0..span {
+                let at = comptime!(i * span + j);
                 p[at] = f32::exp(p[at] - higher);
                 sum[i] += p[at];
             }
             if comptime!(blueprint.dropout) {
                 let position = (first + i) as u32;
-                let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, block as u32);
                 #[unroll]
-                for j in 0..BLOCK {
-                    let at = comptime!(i * BLOCK + j);
-                    p[at] = p[at] * factor(&dropout, word(&drawn, j / 4), (j % 4) as u32);
+                for group in 0..comptime!(span / DRAWN) {
+                    let keys = (first_key / DRAWN + group) as u32;
+                    let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, keys);
+                    #[unroll]
+                    for j in 0..DRAWN {
+                        let at = comptime!(i * span + group * DRAWN + j);
+                        p[at] = p[at] * factor(&dropout, word(&drawn, j / 4), (j % 4) as u32);
+                    }
                 }
             }
         }
@@ -107,20 +116,21 @@ fn forward_kernel<T: Float, N: Size>(
             #[unroll]
             for i in 0..rows {
                 // The first block finds nothing there: whatever the memory holds, infinities included, must not count.
-                acc[i] = select(block == 0, Vector::new(0.0f32), scratch[column + own[i]] * Vector::new(shrink[i]));
+                let before = unpacked::<S, NS, N>(scratch[column + own[i]], blueprint.scratch_packed);
+                acc[i] = select(block == 0, Vector::new(0.0f32), before * Vector::new(shrink[i]));
             }
             #[unroll]
-            for j in 0..BLOCK {
-                let v = Vector::<f32, N>::cast_from(fused[here.v + key_row[j] + d]);
+            for j in 0..span {
+                let v = unpacked::<T, NT, N>(fused[here.v + key_row[j] + d], blueprint.fused_packed);
                 #[unroll]
                 for i in 0..rows {
-                    acc[i] = fma(Vector::new(p[i * BLOCK + j]), v, acc[i]);
+                    acc[i] = fma(Vector::new(p[i * span + j]), v, acc[i]);
                 }
             }
             #[unroll]
             for i in 0..rows {
                 if first + i < seq {
-                    scratch[column + own[i]] = acc[i];
+                    scratch[column + own[i]] = packed::<S, NS, N>(acc[i], blueprint.scratch_packed);
                 }
             }
         }
@@ -132,8 +142,9 @@ fn forward_kernel<T: Float, N: Size>(
         if position < seq {
             let inverse = 1.0f32 / sum[i];
             for d in 0..dims {
-                let value = scratch[here.scratch + d * seq + position] * Vector::new(inverse);
-                o[here.o + position * hidden + d] = Vector::cast_from(value);
+                let at = here.scratch + d * seq + position;
+                let value = unpacked::<S, NS, N>(scratch[at], blueprint.scratch_packed);
+                o[here.o + position * hidden + d] = Vector::cast_from(value * Vector::new(inverse));
             }
             lse[here.row * seq + position] = high[i] + f32::ln(sum[i]);
         }
@@ -150,16 +161,21 @@ pub fn attention_forward<R: Runtime>(
     o: Buffer<R>,
     [lse, scratch]: [TensorBinding<R>; 2],
 ) {
-    let blueprint = Blueprint::new(client, &shape, dropout.is_some());
+    let mut blueprint = Blueprint::new(client, &shape, dropout.is_some(), Pass::Forward);
     let count = blueprint.tiles(shape.seq) * shape.heads * shape.batch;
-    let dtype = fused.dtype;
+    let [fused_as, scratch_as] = blueprint.packings(client, [fused.dtype, fp32()]);
+    blueprint.fused_packed = fused_as.packed;
+    blueprint.scratch_packed = scratch_as.packed;
+    let dtypes = [fused_as.dtype, o.dtype, scratch_as.dtype];
     // SAFETY: rows past the sequence are held at its last for reading and not stored; columns are those of q, k and v.
     unsafe {
         forward_kernel::launch_unchecked(
             client,
             cubes(client, count),
             CubeDim::new_1d(blueprint.units as u32),
+            fused_as.components,
             blueprint.width,
+            scratch_as.components,
             fused.arg(),
             o.arg(),
             lse.into_tensor_arg().into_array_arg(),
@@ -167,7 +183,7 @@ pub fn attention_forward<R: Runtime>(
             shape.launch(blueprint.width),
             DropoutScalars::launch(dropout),
             blueprint,
-            dtype,
+            dtypes,
         );
     }
 }

@@ -1,8 +1,8 @@
 //! Causal attention without the T x T matrix (Dao, "FlashAttention-2", 2023), for devices without planes or tensor cores.
 //!
 //! A unit owns a few neighbouring rows (queries, or keys for their gradients) and walks over the other side in blocks of
-//! 16. The scores of a block are in registers; the sums over blocks are in fp32 scratch of N x C elements, read and written
-//! once a block and dimension. Keeping them in registers needs every dimension unrolled: on llvmpipe each load is then
+//! 16 or 32. The scores of a block are in registers; the sums over blocks are in fp32 scratch of N x C elements, read and
+//! written once a block and dimension. Keeping them in registers needs every dimension unrolled: on llvmpipe each load is then
 //! several basic blocks, and compiling D = 128 took minutes. Units share nothing, so there are no barriers and no atomics,
 //! and every sum has one order. Forward saves O and the log-sum-exp; backward computes the probabilities again. Memory is
 //! O(T).
@@ -19,38 +19,62 @@ use cubecl::prelude::*;
 
 use crate::device::{Class, check_iterations};
 use crate::elementwise::width;
-use crate::philox::{DropoutLaunch, Words};
+use crate::packed::Packing;
+use crate::philox::{Dropout as KernelDropout, DropoutLaunch, Words};
 
 /// Far below any score, yet finite: WGSL has no infinities to rely on.
 pub(crate) const MASKED: f32 = -1.0e30;
 
-/// Rows of the other side that a unit takes at a time: as many keys as one Philox call decides.
-pub(crate) const BLOCK: usize = 16;
+/// Keys whose dropout one Philox call decides.
+pub(crate) const DRAWN: usize = 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    Forward,
+    Backward,
+}
 
 /// What is decided when the kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Blueprint {
     /// Neighbouring rows that a unit owns; divides 16.
     pub rows: usize,
+    /// Rows of the other side that a unit takes at a time; a multiple of 16.
+    pub block: usize,
     pub units: usize,
     /// Elements of a head that are read at a time: 1, 2 or 4.
     pub width: usize,
+    /// Whether the fused projection, the gradient of o and the sums between blocks are bound as words; see `packed`.
+    pub fused_packed: bool,
+    pub gradient_packed: bool,
+    pub scratch_packed: bool,
     pub dropout: bool,
 }
 
 impl Blueprint {
     /// # Panics
     /// If the sequence is longer than the device's loops can be.
-    pub(crate) fn new<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dropout: bool) -> Self {
-        // 8 x 16 scores are 128 registers, twice in backward.
-        // By fours dq spills 8 bytes a thread on sm_80.
-        let (units, rows, most) = match Class::of(client) {
-            Class::Narrow => (8, 8, 4),
-            Class::Wide => (64, 2, 2),
+    pub(crate) fn new<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dropout: bool, pass: Pass) -> Self {
+        // A lane reads one by one whatever it reads, so large tiles win there; larger ones than these take long to compile. A
+        // GPU's 2 x 16 scores are 32 registers, twice in backward; by fours dq spills 8 bytes a thread on sm_80.
+        let (units, rows, block, most) = match (Class::of(client), pass) {
+            (Class::Narrow, Pass::Forward) => (8, 4, 32, 4),
+            (Class::Narrow, Pass::Backward) => (8, 8, 32, 4),
+            (Class::Wide, _) => (64, 2, 16, 2),
         };
         let width = width(&[shape.head_dim, shape.width]).min(most);
-        check_iterations(client, shape.seq.div_ceil(BLOCK) * (1 + 2 * shape.head_dim / width), "attention");
-        Self { rows, units, width, dropout }
+        check_iterations(client, shape.seq.div_ceil(block) * (1 + 2 * shape.head_dim / width), "attention");
+        let (fused_packed, gradient_packed, scratch_packed) = (false, false, false);
+        Self { rows, block, units, width, fused_packed, gradient_packed, scratch_packed, dropout }
+    }
+
+    /// How buffers of these dtypes are bound.
+    fn packings<R: Runtime, const N: usize>(
+        &self,
+        client: &ComputeClient<R>,
+        dtypes: [StorageType; N],
+    ) -> [Packing; N] {
+        dtypes.map(|dtype| Packing::of(client, dtype, self.width))
     }
 
     /// Cubes that a sequence of one head needs.
@@ -157,10 +181,13 @@ pub(crate) fn add_dot<N: Size>(a: Vector<f32, N>, b: Vector<f32, N>, sum: f32, #
     total
 }
 
+/// The dtype of the sums between blocks.
+fn fp32() -> StorageType {
+    f32::as_type_native_unchecked().storage_type()
+}
+
 /// `x` held below `limit`, so that rows past the end read the last one again.
 #[cube]
 pub(crate) fn held(x: usize, limit: usize) -> usize {
     select(x < limit, x, limit - 1)
 }
-
-pub(crate) use crate::philox::Dropout as KernelDropout;

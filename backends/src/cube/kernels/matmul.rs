@@ -9,7 +9,7 @@ use cubek::matmul::launch::{Strategy, launch_ref};
 use cubek::matmul::routines::BlueprintStrategy;
 use cubek::matmul::routines::simple::SimpleArgs;
 use cubek::std::InputBinding;
-use trainer_shaders::device::Buffer;
+use trainer_shaders::device::{Buffer, wait_for_room};
 use trainer_shaders::epilogue::{self, epilogue};
 use trainer_shaders::gemm::{Destination, Operand, gemm};
 
@@ -130,6 +130,8 @@ pub fn product<R: CubeRuntime>(
     assert!(a_m == m && b_n == n && k == b_k, "[{a_m}, {k}] x [{b_n}, {b_k}]^T does not give [{m}, {n}]");
     let client = &tensor.client;
     let bias = bias.map(buffer);
+    // Products are the longest kernels, and a few launches apart.
+    wait_for_room(client);
     match Route::of(client) {
         Route::Registers => {
             let out = Destination { buffer: out, start, row_stride: n, accumulate };
