@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use trainer::checkpoint::TensorFile;
 use trainer::checkpoint::model_files::load_model;
-use trainer::config::Config;
+use trainer::config::{Config, Recompute};
 use trainer::data::dataset::{Dataset, Split};
 use trainer::error::Result;
 use trainer::model::{Decoder, HostBuffers, MicroBatchDropout};
@@ -77,7 +77,7 @@ fn tokens_bin_holds_the_same_ids() {
 fn check_logits<B: DecoderBackend>(device: &B::Device) {
     let golden = Golden::open();
     let (model, weights) = load_model(&golden_dir().join("model")).unwrap();
-    let decoder = Decoder::<B>::new(model.architecture, golden.seq, device, false);
+    let decoder = Decoder::<B>::new(model.architecture, golden.seq, device, Recompute::None);
     let weights = weights.upload::<B>(device, burn_tensor::DType::F32);
     let logits = decoder.logits(&weights, &golden.inputs, golden.batch).into_data().into_vec::<f32>().unwrap();
     let expected = golden.read("logits");
@@ -99,7 +99,7 @@ const LOSS_FP16: f64 = 5e-3;
 fn check_fp16<B: DecoderBackend>(device: &B::Device) {
     let golden = Golden::open();
     let (model, weights) = load_model(&golden_dir().join("model")).unwrap();
-    let decoder = Decoder::<B>::new(model.architecture, golden.seq, device, false);
+    let decoder = Decoder::<B>::new(model.architecture, golden.seq, device, Recompute::None);
     let weights = weights.upload::<B>(device, burn_tensor::DType::F16);
     let logits = decoder.logits(&weights, &golden.inputs, golden.batch).into_data().into_vec::<f32>().unwrap();
     let expected = golden.read("logits");
@@ -119,7 +119,7 @@ fn fp16_is_near_transformers() {
 }
 
 fn check_gradients<B: DecoderBackend>(device: &B::Device) {
-    for recompute in [false, true] {
+    for recompute in [Recompute::None, Recompute::Activation, Recompute::Block] {
         let golden = Golden::open();
         let (model, weights) = load_model(&golden_dir().join("model")).unwrap();
         let decoder = Decoder::<B>::new(model.architecture, golden.seq, device, recompute);
@@ -194,7 +194,7 @@ fn check_three_steps<B: DecoderBackend>(device: &B::Device) {
         "optimizer.clip=1.0".into(),
     ];
     let config = Config::resolve(Some("demo"), None, &sets).unwrap();
-    let decoder = Decoder::<B>::new(arch, golden.seq, device, false);
+    let decoder = Decoder::<B>::new(arch, golden.seq, device, Recompute::None);
     let mut state = TrainState::<B>::new(&config, &decoder.table, weights, device);
     let (inputs, targets) = golden.pairs();
     let batches = Fixed(inputs, targets);

@@ -337,7 +337,7 @@ fn optimizer() {
 fn whole_decoder_by_finite_differences() {
     use trainer::model::{Architecture, Decoder, HostBuffers, MicroBatchDropout};
     let arch = Architecture { rotary_dim: 6, ..Architecture::phi(2, 30, 3, VOCAB, DIMS.seq) };
-    let decoder = Decoder::<Flex>::new(arch.clone(), DIMS.seq, &Default::default(), false);
+    let decoder = Decoder::<Flex>::new(arch.clone(), DIMS.seq, &Default::default(), trainer::config::Recompute::None);
     let mut host = HostBuffers::init(&arch, &decoder.table, 3);
     // Larger than at the start of training, so that every path carries gradient.
     host.groups.iter_mut().flatten().for_each(|w| *w *= 8.0);

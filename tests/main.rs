@@ -6,6 +6,7 @@ mod cuda;
 mod demo;
 mod golden;
 mod gradients;
+mod memory;
 mod parity;
 mod prepare;
 mod resume;

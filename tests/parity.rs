@@ -1,6 +1,6 @@
 //! One program on every device: the self-test, and the same bits from run to run.
 
-use trainer::config::Config;
+use trainer::config::{Config, Recompute};
 use trainer::error::Result;
 use trainer::model::{Decoder, HostBuffers};
 use trainer::train::state::TrainState;
@@ -70,7 +70,7 @@ fn weights_after<B: DecoderBackend>(device: &B::Device, precision: &str, steps: 
         format!("train.precision={precision}"),
     ];
     let config = Config::resolve(Some("demo"), None, &sets).unwrap();
-    let decoder = Decoder::<B>::new(config.architecture(), config.model.seq_len, device, false);
+    let decoder = Decoder::<B>::new(config.architecture(), config.model.seq_len, device, Recompute::None);
     let weights = HostBuffers::init(&decoder.arch, &decoder.table, 1);
     let mut state = TrainState::<B>::new(&config, &decoder.table, weights, device);
     for _ in 0..steps {

@@ -50,8 +50,11 @@ fn recomputation_gives_the_same_bits() {
     for precision in ["fp32", "bf16"] {
         let sets = format!("train.steps=10 train.precision={precision}");
         let kept = place.losses(&format!("kept-{precision}"), &sets);
-        let again = place.losses(&format!("again-{precision}"), &format!("{sets} train.recompute=true"));
-        assert_eq!(again, kept, "{precision}");
+        for recompute in ["activation", "block"] {
+            let again =
+                place.losses(&format!("{recompute}-{precision}"), &format!("{sets} train.recompute={recompute}"));
+            assert_eq!(again, kept, "{recompute} in {precision}");
+        }
     }
 }
 

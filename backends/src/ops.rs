@@ -140,12 +140,26 @@ pub fn device_loss_chunk(tokens: usize, vocab: usize) -> usize {
     even.min(tokens).max(1)
 }
 
+/// Bytes of a device's memory, as its allocator counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In live buffers.
+    pub in_use: u64,
+    /// Taken from the driver; nothing is given back while training, so this is also the most there was.
+    pub reserved: u64,
+}
+
 /// A burn backend that runs the decoder.
 ///
 /// Each method's default body is the plain-tensor reference in `crate::reference`, so any burn backend can run the whole
 /// program, and an override has its oracle beside it. Methods that take a tensor by value may write into it; the
 /// `into` argument of a backward method is written in its own columns and returned.
 pub trait DecoderBackend: Backend {
+    /// The memory of `device` once everything queued has been taken up; `None` where nothing counts it.
+    fn memory(_device: &Self::Device) -> Option<DeviceMemory> {
+        None
+    }
+
     /// The matrix at `slot` of a flat buffer, `[rows, cols]`.
     fn matrix(flat: &Tensor<Self, 1>, slot: MatrixSlot) -> Tensor<Self, 2> {
         let MatrixSlot { offset, rows, cols } = slot;

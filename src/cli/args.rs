@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer_backends::discovery::Request;
 
-use crate::config::Precision;
+use crate::config::{Precision, Recompute};
 
 #[cfg(test)]
 mod tests;
@@ -328,13 +328,16 @@ pub struct BenchArgs {
     /// Probability of attention and residual dropout, from 0 to less than 1
     #[arg(long, value_name = "P", default_value_t = 0.1, value_parser = fraction)]
     pub dropout: f64,
+    /// What the backward pass computes again in place of keeping it
+    #[arg(long, value_enum, default_value = "none")]
+    pub recompute: Recompute,
     /// Timed optimizer steps
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive)]
     pub steps: usize,
     /// Optimizer steps before the timed ones
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub warmup: usize,
-    /// Print tokens_per_s, step_ms_median, step_ms_min, step_ms_max, model_tflops, peak_gib, params as one JSON object
+    /// Print tokens_per_s, step_ms_median, step_ms_min, step_ms_max, model_tflops, peak_gib, activation_gib, params and more as one JSON object
     #[arg(long)]
     pub json: bool,
 }

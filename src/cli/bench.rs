@@ -12,7 +12,8 @@ use super::backend::{Task, check_precision, with_backend};
 use super::{print, print_json};
 use crate::config::Config;
 use crate::error::Result;
-use crate::model::{Decoder, HostBuffers};
+use crate::model::memory::{Memory, Plan};
+use crate::model::{Decoder, HostBuffers, MicroBatchDropout};
 use crate::report::peak::peak_flops;
 use crate::train::state::TrainState;
 use crate::train::step::{Batches, training_step};
@@ -36,8 +37,13 @@ struct Report {
     /// TFLOP/s of the model's FLOPs, full-attention convention.
     model_tflops: f64,
     mfu: Option<f64>,
-    /// Peak memory: of the process on the CPU; `null` where the device does not tell.
+    /// Peak memory: of the process on the CPU, else what the allocator took from the driver.
     peak_gib: Option<f64>,
+    /// What `trainer estimate` says of that, without what allocators round up.
+    estimated_gib: f64,
+    /// What the forward pass of a micro-batch keeps for the backward pass, as the allocator counts it.
+    activation_gib: Option<f64>,
+    estimated_activation_gib: f64,
     /// Loss of the last step: of random tokens, so near ln(vocabulary).
     loss: f64,
 }
@@ -76,6 +82,7 @@ fn configuration(args: &BenchArgs) -> Result<Config> {
         format!("train.batch={}", args.micro_batch * args.accumulate),
         format!("train.micro_batch={}", args.micro_batch),
         format!("train.precision={}", args.precision),
+        format!("train.recompute={}", args.recompute.name()),
         // Enough that the schedule never reaches zero.
         format!("train.steps={}", 1_000 + args.warmup + args.steps),
         format!("model.dropout={:?}", args.dropout),
@@ -124,6 +131,11 @@ impl Task for Bench<'_> {
                 times.push(started.elapsed().as_secs_f64());
             }
         }
+        let (mut inputs, mut targets) = (vec![0; args.micro_batch * config.model.seq_len], Vec::new());
+        batches.fill(0, &mut inputs, &mut targets)?;
+        let dropout = MicroBatchDropout::default();
+        let activations = decoder.activation_bytes(&state.weights, &inputs, args.micro_batch, dropout);
+        let estimate = Memory::estimate(&decoder.arch, &Plan::new(&config));
         times.sort_by(f64::total_cmp);
         let median = times[times.len() / 2];
         let tokens_per_s = config.tokens_per_step() as f64 / median;
@@ -144,10 +156,17 @@ impl Task for Bench<'_> {
             tokens_per_s,
             model_tflops: flops / 1e12,
             mfu: peak_flops(&choice.device.name, args.precision).map(|peak| flops / peak),
-            peak_gib: peak_resident_gib(choice),
+            peak_gib: B::memory(device).map(|memory| gib(memory.reserved)).or_else(|| peak_resident_gib(choice)),
+            estimated_gib: gib(estimate.total()),
+            activation_gib: activations.map(gib),
+            estimated_activation_gib: gib(estimate.activations),
             loss,
         })
     }
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
 }
 
 /// The process's peak resident memory, where the model lives in it.

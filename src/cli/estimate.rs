@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::args::{EstimateArgs, Global};
-use crate::config::{Config, Precision};
+use crate::config::{Config, Precision, Recompute};
 use crate::error::{Error, Result};
 use crate::model::architecture::Architecture;
 use crate::model::memory::{Memory, Plan, loss_chunk_tokens};
@@ -29,7 +29,7 @@ struct Estimate {
     accumulate: usize,
     devices: usize,
     seq_len: usize,
-    recompute: bool,
+    recompute: Recompute,
     /// Tokens whose logits exist at a time.
     loss_chunk_tokens: u64,
     memory: Memory,
@@ -97,13 +97,7 @@ impl Estimate {
         let precision = args.precision.unwrap_or(config.train.precision);
         let memory = Memory::estimate(
             &architecture,
-            &Plan {
-                precision,
-                micro_batch: micro_batch as u64,
-                seq_len: config.model.seq_len as u64,
-                recompute: config.train.recompute,
-                devices: devices as u64,
-            },
+            &Plan { precision, micro_batch: micro_batch as u64, devices: devices as u64, ..Plan::new(config) },
         );
         let flops_per_token = architecture.flops_per_token(config.model.seq_len);
         let flops_per_step = flops_per_token * tokens_per_step as f64;
@@ -168,7 +162,11 @@ impl Estimate {
 
     /// What the memory table counts.
     fn notes(&self) -> String {
-        let kept = if self.recompute { "block inputs kept, blocks recomputed" } else { "all block activations kept" };
+        let kept = match self.recompute {
+            Recompute::None => "all block activations kept",
+            Recompute::Activation => "layer norm and GELU recomputed",
+            Recompute::Block => "block inputs kept, blocks recomputed",
+        };
         let master = match self.precision {
             Precision::Fp32 => "; in fp32 the weights are the master weights",
             _ => "",

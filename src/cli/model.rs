@@ -58,7 +58,7 @@ impl HostModel {
             )));
         }
         let weights = self.weights.upload::<B>(device, DType::F32);
-        Ok((Decoder::new(self.arch, seq, device, false), weights))
+        Ok((Decoder::new(self.arch, seq, device, crate::config::Recompute::None), weights))
     }
 }
 

@@ -11,7 +11,7 @@ use trainer_backends::{Cpu, DecoderBackend, selftest};
 use super::args::{Global, SelftestArgs};
 use super::backend::{Task, with_backend};
 use super::{print, print_json};
-use crate::config::Config;
+use crate::config::{Config, Recompute};
 use crate::error::{Error, Result};
 use crate::model::{Decoder, HostBuffers};
 use crate::report::table::{Align, Table};
@@ -230,7 +230,7 @@ fn losses_on_cpu(seed: u64) -> Result<Vec<f64>> {
 
 fn losses<B: DecoderBackend>(device: &B::Device, seed: u64) -> Result<Vec<f64>> {
     let config = configuration(seed)?;
-    let decoder = Decoder::<B>::new(config.architecture(), config.model.seq_len, device, false);
+    let decoder = Decoder::<B>::new(config.architecture(), config.model.seq_len, device, Recompute::None);
     let weights = HostBuffers::init(&decoder.arch, &decoder.table, seed);
     let mut state = TrainState::new(&config, &decoder.table, weights, device);
     let tokens = Tokens { seed, vocab: config.model.vocab as u64 };

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::precision::Precision;
+use super::recompute::Recompute;
 
 /// What a key's value must be.
 #[derive(Clone, Copy, Debug)]
@@ -13,8 +14,6 @@ pub(super) enum Kind {
     Real { min: f64, open: bool, max: f64 },
     /// A number of at least 0 and less than 1.
     Fraction,
-    /// true or false.
-    Flag,
     /// Any text that is not empty.
     Text,
     /// One of these words.
@@ -83,7 +82,7 @@ pub(super) const KEYS: &[Key] = &[
     key("train", "micro_batch", whole(1, MAX_SIZE)),
     key("train", "precision", Kind::Choice(&Precision::NAMES)),
     key("train", "seed", SEED),
-    key("train", "recompute", Kind::Flag),
+    key("train", "recompute", Kind::Choice(&Recompute::NAMES)),
     key("train", "loss_scale", from(1.0, MAX_REAL)),
     key("validation", "every", whole(0, MAX_STEPS)),
     key("validation", "batches", whole(0, MAX_SIZE)),
@@ -103,7 +102,6 @@ impl Kind {
                 real(value).is_some_and(|x| x.is_finite() && (x > min || !open && x == min) && x <= max)
             }
             Self::Fraction => real(value).is_some_and(|x| (0.0..1.0).contains(&x)),
-            Self::Flag => value.is_bool(),
             Self::Text => value.as_str().is_some_and(|text| !text.is_empty()),
             Self::Choice(words) => value.as_str().is_some_and(|text| words.contains(&text)),
         }
@@ -130,7 +128,6 @@ impl fmt::Display for Kind {
             Self::Real { min, open: true, max } => write!(f, "a number above {min} and at most {max}"),
             Self::Real { min, open: false, max } => write!(f, "a number from {min:e} to {max}"),
             Self::Fraction => write!(f, "a number of at least 0 and less than 1"),
-            Self::Flag => write!(f, "true or false"),
             Self::Text => write!(f, "text that is not empty"),
             Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
         }

@@ -7,6 +7,7 @@ mod keys;
 mod layers;
 mod parsed;
 mod precision;
+mod recompute;
 mod suggest;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub use layers::preset_names;
 pub use precision::Precision;
+pub use recompute::Recompute;
 pub use suggest::nearest;
 
 use crate::error::{Error, Result};
@@ -100,8 +102,8 @@ pub struct Train {
     pub precision: Precision,
     /// Seed of the initial weights and of dropout. Default 0.
     pub seed: u64,
-    /// Whether the backward pass recomputes each block's activations in place of keeping them. Default false.
-    pub recompute: bool,
+    /// What the backward pass computes again in place of keeping it. Default none.
+    pub recompute: Recompute,
     /// Initial loss scale of fp16. Default 65536.
     pub loss_scale: f64,
 }
@@ -190,7 +192,7 @@ impl Config {
                 micro_batch: train.micro_batch.unwrap_or(batch),
                 precision: train.precision.unwrap_or(Precision::Fp32),
                 seed: train.seed.unwrap_or(0),
-                recompute: train.recompute.unwrap_or(false),
+                recompute: train.recompute.unwrap_or_default(),
                 loss_scale: train.loss_scale.unwrap_or(65_536.0),
             },
             validation: Validation { every: validation.every.unwrap_or(0), batches: validation.batches.unwrap_or(0) },

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::precision::Precision;
+use super::recompute::Recompute;
 
 /// What a configuration file holds. The same type writes files: a key that is `None` is left out.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -53,7 +54,7 @@ table!(ParsedTrain {
     micro_batch: usize,
     precision: Precision,
     seed: u64,
-    recompute: bool,
+    recompute: Recompute,
     loss_scale: f64,
 });
 

@@ -125,7 +125,7 @@ fn text_needs_no_quotes_on_the_command_line() {
     ] {
         assert_eq!(with("demo", &[set]).unwrap().data.path, Path::new(path), "{set}");
     }
-    assert!(with("demo", &["train.recompute=true"]).unwrap().train.recompute);
+    assert_eq!(with("demo", &["train.recompute=block"]).unwrap().train.recompute, Recompute::Block);
 }
 
 #[test]
@@ -231,7 +231,6 @@ fn the_list_of_keys_and_the_parsed_type_agree() {
             Kind::Whole { min, .. } => toml::Value::Integer(min as i64),
             Kind::Real { max, .. } => toml::Value::Float(max),
             Kind::Fraction => toml::Value::Integer(0),
-            Kind::Flag => toml::Value::Boolean(true),
             Kind::Text => toml::Value::String("x".into()),
             Kind::Choice(words) => toml::Value::String(words[0].into()),
         };
@@ -267,10 +266,11 @@ prop_compose! {
     fn any_config()(
         model in any_model(), optimizer in any_optimizer(), path in "[^\\x00]{1,20}", seeds in prop::array::uniform2(0..=i64::MAX as u64),
         steps in 1u64..99_999_999, micro_batch in 1usize..64, accumulate in 1usize..64, precision in 0usize..3,
-        recompute in any::<bool>(), loss_scale in 1.0..1e38f64, every in prop::array::uniform3(0u64..10_000),
+        recompute in 0usize..3, loss_scale in 1.0..1e38f64, every in prop::array::uniform3(0u64..10_000),
         batches in 0usize..1000, keep_last in 1usize..100,
     ) -> Config {
         let precision = [Precision::Fp32, Precision::Fp16, Precision::Bf16][precision];
+        let recompute = [Recompute::None, Recompute::Activation, Recompute::Block][recompute];
         Config {
             model,
             data: Data { path: path.into(), seed: seeds[0] },

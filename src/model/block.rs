@@ -10,6 +10,7 @@ use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{Attended, BlockDims, NormGrads, Normed, RotaryTable, Turn, WeightGrads};
 
 use super::table::BlockSlots;
+use crate::config::Recompute;
 
 /// What a block needs besides its input and weights.
 pub struct BlockContext<'a, B: DecoderBackend> {
@@ -24,9 +25,42 @@ pub struct BlockContext<'a, B: DecoderBackend> {
 /// What backward needs of a block's forward.
 pub struct Saved<B: DecoderBackend> {
     /// The block's input, fp32 `[N, C]`.
-    pub x: Tensor<B, 2>,
-    /// Everything else; `None` where it is recomputed from `x`.
-    pub activations: Option<Activations<B>>,
+    x: Tensor<B, 2>,
+    kept: Kept<B>,
+}
+
+/// What is kept of a block beside its input; the rest is computed again.
+enum Kept<B: DecoderBackend> {
+    All(Activations<B>),
+    /// What takes products to compute: `fused` and attention's output.
+    Products(Tensor<B, 2>, Attended<B>),
+    Nothing,
+}
+
+impl<B: DecoderBackend> Saved<B> {
+    pub fn new(x: Tensor<B, 2>, activations: Activations<B>, recompute: Recompute) -> Self {
+        let kept = match recompute {
+            Recompute::None => Kept::All(activations),
+            Recompute::Activation => Kept::Products(activations.fused, activations.attended),
+            Recompute::Block => Kept::Nothing,
+        };
+        Self { x, kept }
+    }
+
+    /// The block's input and all its activations.
+    fn restore(self, context: &BlockContext<'_, B>, weights: &Tensor<B, 1>) -> (Tensor<B, 2>, Activations<B>) {
+        let Self { x, kept } = self;
+        let activations = match kept {
+            Kept::All(activations) => activations,
+            Kept::Products(fused, attended) => {
+                let normed = norm(context, weights, x.clone());
+                let gelu = B::gelu_tanh(fused.clone(), context.dims);
+                Activations { normed, fused, attended, gelu }
+            }
+            Kept::Nothing => forward(context, weights, x.clone()).1,
+        };
+        (x, activations)
+    }
 }
 
 /// A block's intermediate results.
@@ -39,18 +73,23 @@ pub struct Activations<B: DecoderBackend> {
     gelu: Tensor<B, 2>,
 }
 
+fn norm<B: DecoderBackend>(context: &BlockContext<'_, B>, weights: &Tensor<B, 1>, x: Tensor<B, 2>) -> Normed<B> {
+    let (gamma, beta) = (B::vector(weights, context.slots.gamma), B::vector(weights, context.slots.beta));
+    B::layer_norm_forward(x, gamma, beta, context.norm_eps, weights.dtype())
+}
+
 /// Returns the block's output, fp32 `[N, C]`, and its activations.
 pub fn forward<B: DecoderBackend>(
     context: &BlockContext<'_, B>,
     weights: &Tensor<B, 1>,
     x: Tensor<B, 2>,
 ) -> (Tensor<B, 2>, Activations<B>) {
-    let BlockContext { dims, slots, rotary, norm_eps, attention_dropout, residual_dropout } = context;
+    let BlockContext { dims, slots, rotary, attention_dropout, residual_dropout, .. } = context;
     let (dims, slots) = (*dims, *slots);
     let vector = |slot| B::vector(weights, slot);
     let matrix = |slot| B::matrix(weights, slot);
 
-    let normed = B::layer_norm_forward(x.clone(), vector(slots.gamma), vector(slots.beta), *norm_eps, weights.dtype());
+    let normed = norm(context, weights, x.clone());
     let fused = B::linear_forward(normed.y.clone(), matrix(slots.fused), vector(slots.fused_bias));
     let fused = B::rotary(fused, rotary, dims, Turn::Forward);
     let attended = B::attention_forward(fused.clone(), dims, *attention_dropout);
@@ -72,9 +111,7 @@ pub fn backward<B: DecoderBackend>(
     let BlockContext { dims, slots, rotary, .. } = context;
     let (dims, slots) = (*dims, *slots);
     let dtype: DType = weights.dtype();
-    let Saved { x, activations } = saved;
-    let Activations { normed, fused, attended, gelu } =
-        activations.unwrap_or_else(|| forward(context, weights, x.clone()).1);
+    let (x, Activations { normed, fused, attended, gelu }) = saved.restore(context, weights);
 
     let (d_attention, d_mlp) = B::residual_backward(dout.clone(), dims, context.residual_dropout, dtype);
     let fc2 = WeightGrads { flat: grads, weight: slots.fc2, bias: slots.fc2_bias };

@@ -9,6 +9,7 @@ use super::architecture::Architecture;
 use super::block::{self, BlockContext, Saved};
 use super::table::ParameterTable;
 use super::weights::Buffers;
+use crate::config::Recompute;
 
 /// Dropout of one micro-batch; `None` at evaluation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,8 +25,7 @@ pub struct Decoder<B: DecoderBackend> {
     pub table: ParameterTable,
     pub device: B::Device,
     rotary: RotaryTable<B>,
-    /// Keep only each block's input and compute the rest again in backward.
-    recompute: bool,
+    recompute: Recompute,
 }
 
 /// The state between forward and backward.
@@ -37,7 +37,7 @@ struct Forward<B: DecoderBackend> {
 
 impl<B: DecoderBackend> Decoder<B> {
     /// `seq` is the longest sequence that will be given.
-    pub fn new(arch: Architecture, seq: usize, device: &B::Device, recompute: bool) -> Self {
+    pub fn new(arch: Architecture, seq: usize, device: &B::Device, recompute: Recompute) -> Self {
         let table = ParameterTable::new(&arch);
         let rotary = rotary_table(&arch, seq, device);
         Self { arch, table, device: device.clone(), rotary, recompute }
@@ -100,7 +100,7 @@ impl<B: DecoderBackend> Decoder<B> {
             let context = self.context(dims, layer, dropout);
             let (out, activations) = block::forward(&context, &weights[1 + layer], x.clone());
             if keep {
-                blocks.push(Saved { x, activations: (!self.recompute).then_some(activations) });
+                blocks.push(Saved::new(x, activations, self.recompute));
             }
             x = out;
         }
@@ -149,6 +149,26 @@ impl<B: DecoderBackend> Decoder<B> {
         let dx = B::embedding_dropout(dx, seq, dropout.embedding);
         B::token_embedding_backward(dx, tokens, &mut grads[0], self.table.embedding);
         loss
+    }
+
+    /// Device memory that a training step's forward pass over `batch` sequences keeps for its backward pass, in bytes: what
+    /// `Memory::estimate` calls activations, measured. `None` where the backend does not count.
+    pub fn activation_bytes(
+        &self,
+        weights: &Buffers<B>,
+        inputs: &[i32],
+        batch: usize,
+        dropout: MicroBatchDropout,
+    ) -> Option<u64> {
+        let seq = inputs.len() / batch;
+        let tokens = self.tokens(inputs);
+        let before = B::memory(&self.device)?.in_use;
+        let x = self.embed(weights, tokens, seq, dropout);
+        let Forward { blocks, x } = self.forward_blocks(weights, x, self.dims(batch, seq), dropout, true);
+        let normed = self.head_norm(&weights[self.arch.layers + 1], x.clone());
+        let after = B::memory(&self.device)?.in_use;
+        drop((blocks, x, normed));
+        Some(after.saturating_sub(before))
     }
 
     /// The final norm's output for `batch` sequences, `[N, C]`, without dropout.

@@ -5,7 +5,7 @@
 
 use trainer_backends::{ops, reference};
 
-use crate::config::Precision;
+use crate::config::{Config, Precision, Recompute};
 use crate::model::architecture::Architecture;
 
 /// Rows of logits (tokens) that the fused linear + cross entropy holds at a time, on the backend that holds most.
@@ -23,10 +23,23 @@ pub struct Plan {
     pub micro_batch: u64,
     /// Tokens a sequence.
     pub seq_len: u64,
-    /// Whether blocks are recomputed in the backward pass.
-    pub recompute: bool,
+    /// What is computed again in the backward pass.
+    pub recompute: Recompute,
     /// Devices over which the optimizer's state is split; at least 1.
     pub devices: u64,
+}
+
+impl Plan {
+    /// A configuration's, on one device.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            precision: config.train.precision,
+            micro_batch: config.train.micro_batch as u64,
+            seq_len: config.model.seq_len as u64,
+            recompute: config.train.recompute,
+            devices: 1,
+        }
+    }
 }
 
 /// Bytes on each device.
@@ -60,7 +73,8 @@ impl Memory {
         let (hidden, layers) = (architecture.hidden as u64, architecture.layers as u64);
 
         let block = saved_per_block_and_token(architecture, s);
-        let blocks = if plan.recompute { layers * 4 * hidden + block } else { layers * block };
+        let restored = block - kept_per_block_and_token(architecture, s, plan.recompute);
+        let blocks = layers * (block - restored) + restored;
         // The final layer norm keeps its fp32 input, its output and its statistics.
         let final_norm = 4 * hidden + s * hidden + 8;
         let chunk = loss_chunk_tokens(tokens, architecture.vocab);
@@ -103,6 +117,17 @@ pub fn saved_per_block_and_token(architecture: &Architecture, s: u64) -> u64 {
     4 * c + (s * c + 8) + s * (3 * c + f) + (s * c + 4 * heads) + s * f
 }
 
+/// As `saved_per_block_and_token`, without what is computed again.
+pub fn kept_per_block_and_token(architecture: &Architecture, s: u64, recompute: Recompute) -> u64 {
+    let (c, f) = (architecture.hidden as u64, architecture.mlp as u64);
+    match recompute {
+        Recompute::None => saved_per_block_and_token(architecture, s),
+        // The layer norm's output and statistics, and the GELU's output.
+        Recompute::Activation => saved_per_block_and_token(architecture, s) - (s * c + 8) - s * f,
+        Recompute::Block => 4 * c,
+    }
+}
+
 /// Bytes of gradients alive a token in the backward pass of one block: that of the residual stream in fp32 (4C), of q, k, v
 /// and fc1's output (s(3C + F)), of the attention's output (sC) and of the GELU's (sF).
 fn backward_per_token(architecture: &Architecture, s: u64) -> u64 {
@@ -115,7 +140,7 @@ mod tests {
     use super::*;
 
     const FP16: Plan =
-        Plan { precision: Precision::Fp16, micro_batch: 16, seq_len: 2048, recompute: false, devices: 1 };
+        Plan { precision: Precision::Fp16, micro_batch: 16, seq_len: 2048, recompute: Recompute::None, devices: 1 };
 
     fn phi_1() -> Architecture {
         Architecture::phi(24, 2048, 32, 51_200, 2048)
@@ -138,10 +163,23 @@ mod tests {
     #[test]
     fn recomputing_keeps_one_block_and_the_inputs_of_all() {
         let kept = Memory::estimate(&phi_1(), &FP16);
-        let recomputed = Memory::estimate(&phi_1(), &Plan { recompute: true, ..FP16 });
+        let recomputed = Memory::estimate(&phi_1(), &Plan { recompute: Recompute::Block, ..FP16 });
         let block = saved_per_block_and_token(&phi_1(), 2);
-        assert_eq!(kept.activations - recomputed.activations, 32_768 * (23 * block - 24 * 8192));
+        assert_eq!(kept.activations - recomputed.activations, 32_768 * 23 * (block - 8192));
         assert_eq!(kept.weights, recomputed.weights);
+    }
+
+    #[test]
+    fn activations_alone_are_a_third_of_a_block() {
+        let kept = Memory::estimate(&phi_1(), &FP16);
+        let recomputed = Memory::estimate(&phi_1(), &Plan { recompute: Recompute::Activation, ..FP16 });
+        assert_eq!(kept.activations - recomputed.activations, 32_768 * 23 * (4104 + 16_384));
+    }
+
+    #[test]
+    fn phi_1_fits_where_it_should() {
+        assert!(Memory::estimate(&phi_1(), &FP16).total() < 80 << 30);
+        assert!(Memory::estimate(&phi_1(), &Plan { micro_batch: 4, ..FP16 }).total() < 40 << 30);
     }
 
     #[test]

@@ -216,14 +216,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
     fn overview(&self, facts: &DeviceFacts, init_from: Option<&Path>) -> String {
         let config = &self.config;
         let arch = &self.decoder.arch;
-        let plan = Plan {
-            precision: config.train.precision,
-            micro_batch: config.train.micro_batch as u64,
-            seq_len: config.model.seq_len as u64,
-            recompute: config.train.recompute,
-            devices: 1,
-        };
-        let memory = Memory::estimate(arch, &plan).total() as f64 / (1u64 << 30) as f64;
+        let memory = Memory::estimate(arch, &Plan::new(config)).total() as f64 / (1u64 << 30) as f64;
         let tokens = self.data.train.tokens();
         let epochs = config.train.steps as f64 * config.tokens_per_step() as f64 / tokens as f64;
         let start = match (self.state.step, init_from) {

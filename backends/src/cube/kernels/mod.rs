@@ -26,6 +26,11 @@ where
     I: IntElement,
     BT: BoolElement,
 {
+    fn memory(device: &Self::Device) -> Option<DeviceMemory> {
+        let usage = R::client(device).memory_usage().ok()?;
+        Some(DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved })
+    }
+
     fn matrix(flat: &Tensor<Self, 1>, slot: MatrixSlot) -> Tensor<Self, 2> {
         tensor::matrix(flat, slot)
     }
