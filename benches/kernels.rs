@@ -141,7 +141,15 @@ impl<B: DecoderBackend> Bench<'_, B> {
         let (gamma, beta) = (VectorSlot { offset: 0, len: c }, VectorSlot { offset: c, len: c });
         self.time("layer norm", "backward", n * c * (8 + size), || {
             let grads = NormGrads { flat: &mut flat, gamma, beta };
-            B::layer_norm_backward(dy.clone(), x.clone(), normed.mean.clone(), normed.rstd.clone(), g.clone(), grads)
+            B::layer_norm_backward(
+                dy.clone(),
+                x.clone(),
+                normed.mean.clone(),
+                normed.rstd.clone(),
+                g.clone(),
+                grads,
+                None,
+            )
         });
 
         let (fused, fused_r) = self.draw([n, dims.fused()], dtype);
@@ -185,11 +193,11 @@ impl<B: DecoderBackend> Bench<'_, B> {
         let zeros = || Tensor::<B, 1>::zeros([len], (&self.device, DType::F32));
         let master = narrow.then(|| master * 1.0);
         let mut buffers = Some(AdamWBuffers { weights: weights * 1.0, master, m: zeros(), v: zeros() });
-        let step =
-            AdamWStep { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-7, weight_decay: 0.1, update: 3, grad_factor: 1.0 };
+        let step = AdamWStep { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-7, weight_decay: 0.1, update: 3 };
+        let factor = Tensor::<B, 1>::ones([1], (&self.device, DType::F32));
         let bytes = len * if narrow { 30 } else { 28 };
         self.time("optimizer", "adamw", bytes, || {
-            buffers = Some(B::adamw(buffers.take().expect("put back"), &grads, len, step));
+            buffers = Some(B::adamw(buffers.take().expect("put back"), &grads, &factor, len, step));
         });
         self.time("optimizer", "sum of squares", 4 * len, || B::sum_of_squares(&grads));
     }

@@ -114,7 +114,7 @@ fn layer_norm() {
         let slots = (VectorSlot { offset: 4, len: c }, VectorSlot { offset: 4 + c, len: c });
         let grads = NormGrads { flat: &mut flat, gamma: slots.0, beta: slots.1 };
         let backward = if ours { Flex::layer_norm_backward } else { reference::layer_norm_backward::<Flex> };
-        let dx = backward(dy.clone(), x.clone(), mean, rstd, gamma.clone(), grads);
+        let dx = backward(dy.clone(), x.clone(), mean, rstd, gamma.clone(), grads, None);
         (y, dx, slot(&flat, &before, 4, 1, c), slot(&flat, &before, 4 + c, 1, c))
     };
     let expected = backward(false);
@@ -298,23 +298,16 @@ fn optimizer() {
         v: random([len]).powf_scalar(2.0),
     };
     let grads = random([len]) * 64.0;
-    let step = AdamWStep {
-        lr: 0.01,
-        beta1: 0.9,
-        beta2: 0.98,
-        eps: 1e-7,
-        weight_decay: 0.1,
-        update: 7,
-        grad_factor: 1.0 / 64.0,
-    };
+    let step = AdamWStep { lr: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-7, weight_decay: 0.1, update: 7 };
+    let factor = Tensor::<Flex, 1>::full([1], 1.0 / 64.0, &Default::default());
     let copy = |b: &AdamWBuffers<Flex>| AdamWBuffers {
         weights: b.weights.clone(),
         master: b.master.clone(),
         m: b.m.clone(),
         v: b.v.clone(),
     };
-    let expected = reference::adamw(copy(&buffers), &grads, 20_000, step);
-    let found = Flex::adamw(copy(&buffers), &grads, 20_000, step);
+    let expected = reference::adamw(copy(&buffers), &grads, &factor, 20_000, step);
+    let found = Flex::adamw(copy(&buffers), &grads, &factor, 20_000, step);
     agree("w", &row(&found.weights), &row(&expected.weights));
     agree("m", &row(&found.m), &row(&expected.m));
     agree("v", &row(&found.v), &row(&expected.v));
@@ -323,7 +316,7 @@ fn optimizer() {
         master: Some(buffers.weights.clone()),
         ..copy(&buffers)
     };
-    let narrow = Flex::adamw(kept_apart, &grads, 20_000, step);
+    let narrow = Flex::adamw(kept_apart, &grads, &factor, 20_000, step);
     assert_eq!(narrow.weights.dtype(), DType::F16);
     agree("master", &row(&narrow.master.unwrap()), &row(&expected.weights));
     agree("squares", &row(&Flex::sum_of_squares(&grads)), &row(&reference::sum_of_squares(&grads)));

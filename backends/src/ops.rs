@@ -115,8 +115,6 @@ pub struct AdamWStep {
     pub weight_decay: f32,
     /// Updates made including this one, from 1: decides the bias corrections.
     pub update: u64,
-    /// What the accumulated gradients are multiplied with first: unscaling and clipping in one factor.
-    pub grad_factor: f32,
 }
 
 /// The buffers of one parameter group that AdamW reads and writes, all `[len]`.
@@ -202,7 +200,8 @@ pub trait DecoderBackend: Backend {
         reference::layer_norm(x, gamma, beta, eps, dtype)
     }
 
-    /// Returns the gradient of the norm's input, fp32 `[N, C]`, given that of its output `dy` (any float dtype).
+    /// Returns the gradient of the norm's input, fp32 `[N, C]`, given that of its output `dy` (any float dtype); plus
+    /// `around` `[N, C]` fp32, the gradient that reaches the input around the norm.
     fn layer_norm_backward(
         dy: Tensor<Self, 2>,
         x: Tensor<Self, 2>,
@@ -210,8 +209,9 @@ pub trait DecoderBackend: Backend {
         rstd: Tensor<Self, 1>,
         gamma: Tensor<Self, 1>,
         grads: NormGrads<'_, Self>,
+        around: Option<Tensor<Self, 2>>,
     ) -> Tensor<Self, 2> {
-        reference::layer_norm_backward(dy, x, mean, rstd, gamma, grads)
+        reference::layer_norm_backward(dy, x, mean, rstd, gamma, grads, around)
     }
 
     /// `x` `[N, K]` times `weight` `[O, K]` transposed, plus `bias` `[O]`, in the compute dtype with fp32 sums.
@@ -322,14 +322,23 @@ pub trait DecoderBackend: Backend {
         reference::sum_of_squares(flat)
     }
 
+    /// What accumulated gradients are multiplied with before an update, fp32 `[1]`: unscaling by `loss_scale`, and clipping
+    /// to the global norm `clip` (none at 0) where `squares` `[1]` is the sum of squares of all of them, scaled. Zero where
+    /// `squares` or `loss` `[1]` is not finite.
+    fn grad_factor(loss: &Tensor<Self, 1>, squares: &Tensor<Self, 1>, loss_scale: f32, clip: f32) -> Tensor<Self, 1> {
+        reference::grad_factor(loss, squares, loss_scale, clip)
+    }
+
     /// One AdamW update (Loshchilov and Hutter, algorithm 2, decoupled decay scaled by lr as in PyTorch) of a parameter
     /// group; decay applies to its first `decay_len` elements.
+    /// `factor` is `grad_factor`'s; where it is zero, nothing changes.
     fn adamw(
         buffers: AdamWBuffers<Self>,
         grads: &Tensor<Self, 1>,
+        factor: &Tensor<Self, 1>,
         decay_len: usize,
         step: AdamWStep,
     ) -> AdamWBuffers<Self> {
-        reference::adamw(buffers, grads, decay_len, step)
+        reference::adamw(buffers, grads, factor, decay_len, step)
     }
 }

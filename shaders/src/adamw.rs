@@ -17,7 +17,6 @@ struct Scalars {
     keep: f32,
     correction1: f32,
     correction2: f32,
-    grad_factor: f32,
 }
 
 /// One step's scalars on the host.
@@ -31,8 +30,6 @@ pub struct Step {
     pub keep: f32,
     /// 1 - beta1^t and 1 - beta2^t.
     pub corrections: [f32; 2],
-    /// What gradients are multiplied with first.
-    pub grad_factor: f32,
 }
 
 /// The fp32 buffers of a group, all of the same length.
@@ -41,20 +38,24 @@ pub struct Group<R: Runtime> {
     pub m: TensorBinding<R>,
     pub v: TensorBinding<R>,
     pub grads: TensorBinding<R>,
+    /// `[1]`: what gradients are multiplied with first; where it is zero, nothing is updated.
+    pub factor: TensorBinding<R>,
 }
 
 /// m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w keep - lr (m / c1) / (sqrt(v / c2) + eps). Returns w.
 #[cube]
+#[allow(clippy::too_many_arguments)]
 fn update<N: Size>(
     at: usize,
     w: &mut Array<Vector<f32, N>>,
     m: &mut Array<Vector<f32, N>>,
     v: &mut Array<Vector<f32, N>>,
     grads: &Array<Vector<f32, N>>,
+    factor: f32,
     decay_len: usize,
     s: &Scalars,
 ) -> Vector<f32, N> {
-    let g = grads[at] * Vector::new(s.grad_factor);
+    let g = grads[at] * Vector::new(factor);
     let m_new = m[at] * Vector::new(s.beta1) + g * Vector::new(1.0f32 - s.beta1);
     let v_new = v[at] * Vector::new(s.beta2) + g * g * Vector::new(1.0f32 - s.beta2);
     let deviation = Vector::<f32, N>::sqrt(v_new / Vector::new(s.correction2)) + Vector::new(s.eps);
@@ -73,13 +74,15 @@ fn master_kernel<N: Size>(
     m: &mut Array<Vector<f32, N>>,
     v: &mut Array<Vector<f32, N>>,
     grads: &Array<Vector<f32, N>>,
+    factor: &Array<f32>,
     len: usize,
     decay_len: usize,
     scalars: &Scalars,
 ) {
     let at = unit_index();
-    if at < len {
-        update::<N>(at, w, m, v, grads, decay_len, scalars);
+    let factor = factor[0];
+    if at < len && factor != 0.0f32 {
+        update::<N>(at, w, m, v, grads, factor, decay_len, scalars);
     }
 }
 
@@ -90,6 +93,7 @@ fn working_kernel<T: Float, N: Size>(
     m: &mut Array<Vector<f32, N>>,
     v: &mut Array<Vector<f32, N>>,
     grads: &Array<Vector<f32, N>>,
+    factor: &Array<f32>,
     working: &mut Array<Vector<T, N>>,
     len: usize,
     decay_len: usize,
@@ -97,8 +101,9 @@ fn working_kernel<T: Float, N: Size>(
     #[define(T)] _dtype: StorageType,
 ) {
     let at = unit_index();
-    if at < len {
-        working[at] = Vector::cast_from(update::<N>(at, w, m, v, grads, decay_len, scalars));
+    let factor = factor[0];
+    if at < len && factor != 0.0f32 {
+        working[at] = Vector::cast_from(update::<N>(at, w, m, v, grads, factor, decay_len, scalars));
     }
 }
 
@@ -113,9 +118,9 @@ pub fn step<R: Runtime>(
 ) {
     let n = width(&[len, decay_len]);
     let (count, dim) = spread(client, len / n);
-    let [master, m, v, grads] = [group.master, group.m, group.v, group.grads].map(array);
+    let [master, m, v, grads, factor] = [group.master, group.m, group.v, group.grads, group.factor].map(array);
     let [c1, c2] = step.corrections;
-    let scalars = ScalarsLaunch::new(step.lr, step.beta1, step.beta2, step.eps, step.keep, c1, c2, step.grad_factor);
+    let scalars = ScalarsLaunch::new(step.lr, step.beta1, step.beta2, step.eps, step.keep, c1, c2);
     // SAFETY: each unit compares its index with the length and alone reads and writes its elements.
     unsafe {
         match working {
@@ -128,6 +133,7 @@ pub fn step<R: Runtime>(
                 m,
                 v,
                 grads,
+                factor,
                 len / n,
                 decay_len / n,
                 scalars,
@@ -143,6 +149,7 @@ pub fn step<R: Runtime>(
                     m,
                     v,
                     grads,
+                    factor,
                     working.arg(),
                     len / n,
                     decay_len / n,

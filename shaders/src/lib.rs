@@ -5,6 +5,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod clip;
 pub mod column_sums;
 pub mod cross_entropy;
 pub mod device;

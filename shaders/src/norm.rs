@@ -100,7 +100,7 @@ fn forward_kernel<W: Float, T: Float>(
     }
 }
 
-/// With xhat = (x - mean) rstd and g = dy gamma: dx = rstd (g - mean(g) - xhat mean(g xhat)).
+/// With xhat = (x - mean) rstd and g = dy gamma: dx (+)= rstd (g - mean(g) - xhat mean(g xhat)).
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn input_gradient_kernel<T: Float, W: Float>(
@@ -112,6 +112,7 @@ fn input_gradient_kernel<T: Float, W: Float>(
     dx: &mut Array<f32>,
     rows: usize,
     cols: usize,
+    #[comptime] accumulate: bool,
     #[comptime] blueprint: Blueprint,
     #[define(T, W)] _dtypes: [StorageType; 2],
 ) {
@@ -138,7 +139,12 @@ fn input_gradient_kernel<T: Float, W: Float>(
         while column < cols {
             let g = f32::cast_from(dy[start + column]) * f32::cast_from(gamma[column]);
             let xhat = (x[start + column] - mean) * rstd;
-            dx[start + column] = (g - sum - xhat * along) * rstd;
+            let value = (g - sum - xhat * along) * rstd;
+            if comptime!(accumulate) {
+                dx[start + column] += value;
+            } else {
+                dx[start + column] = value;
+            }
             column += units;
         }
     }
@@ -246,7 +252,7 @@ pub fn forward<R: Runtime>(
     }
 }
 
-/// Writes `dx` `[N, C]` fp32, given `dy` `[N, C]` of any float dtype, the forward's `x`, statistics and `gamma`.
+/// Writes `dx` `[N, C]` fp32, or adds to what it holds, given `dy` `[N, C]` of any float dtype, the forward's `x`, statistics and `gamma`.
 #[allow(clippy::too_many_arguments)]
 pub fn input_gradient<R: Runtime>(
     client: &ComputeClient<R>,
@@ -257,6 +263,7 @@ pub fn input_gradient<R: Runtime>(
     statistics: Statistics<R>,
     gamma: Buffer<R>,
     dx: TensorBinding<R>,
+    accumulate: bool,
 ) {
     let dtypes = [dy.dtype, gamma.dtype];
     // SAFETY: as in `forward`.
@@ -273,6 +280,7 @@ pub fn input_gradient<R: Runtime>(
             array(dx),
             rows,
             cols,
+            accumulate,
             blueprint,
             dtypes,
         );

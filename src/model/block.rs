@@ -128,5 +128,5 @@ pub fn backward<B: DecoderBackend>(
     let projection = WeightGrads { flat: grads, weight: slots.fused, bias: slots.fused_bias };
     let d_normed = B::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection);
     let norm = NormGrads { flat: grads, gamma: slots.gamma, beta: slots.beta };
-    dout + B::layer_norm_backward(d_normed, x, mean, rstd, B::vector(weights, slots.gamma), norm)
+    B::layer_norm_backward(d_normed, x, mean, rstd, B::vector(weights, slots.gamma), norm, Some(dout))
 }

@@ -140,7 +140,7 @@ impl<B: DecoderBackend> Decoder<B> {
         );
         let norm_grads = NormGrads { flat: head_grads, gamma: slots.gamma, beta: slots.beta };
         let gamma = B::vector(head, slots.gamma);
-        let mut dx = B::layer_norm_backward(d_normed, x, normed.mean, normed.rstd, gamma, norm_grads);
+        let mut dx = B::layer_norm_backward(d_normed, x, normed.mean, normed.rstd, gamma, norm_grads, None);
 
         for (layer, saved) in blocks.into_iter().enumerate().rev() {
             let context = self.context(dims, layer, dropout);

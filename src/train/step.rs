@@ -60,8 +60,13 @@ pub fn training_step<B: DecoderBackend>(
         loss = loss + decoder.forward_backward(&state.weights, &mut state.grads, micro, micro_batch, dropout, seed);
     }
 
-    // Loss and norm come to the host together: the only wait of the step.
+    // The update decides on the device whether it happens, and by how much: it is queued before anything is waited for.
     let squares = state.grads.iter().map(B::sum_of_squares).reduce(|a, b| a + b).expect("a decoder has parameters");
+    let factor = B::grad_factor(&loss, &squares, loss_scale as f32, config.optimizer.clip as f32);
+    update(decoder, state, config, lr, &factor);
+    state.grads.iter_mut().for_each(B::clear);
+
+    // Loss and norm come to the host together: the only wait of the step.
     let scalars = download_one(&Tensor::cat(vec![loss, squares], 0));
     let loss = f64::from(scalars[0]) / (batch * seq) as f64;
     let grad_norm = f64::from(scalars[1]).sqrt() / loss_scale;
@@ -70,13 +75,8 @@ pub fn training_step<B: DecoderBackend>(
     let overflow = if finite { None } else { Some(overflowed(state, step, loss)?) };
     if finite {
         state.updates += 1;
-        let clip = config.optimizer.clip;
-        // PyTorch's clip_grad_norm_ adds the same 1e-6.
-        let clipping = if clip > 0.0 { (clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        update(decoder, state, config, lr, clipping / loss_scale);
         state.loss_scale.iter_mut().for_each(|scale| scale.clean());
     }
-    state.grads.iter_mut().for_each(B::clear);
     state.step = step;
     Ok(StepReport { loss, lr, grad_norm, loss_scale, overflow })
 }
@@ -113,7 +113,7 @@ fn update<B: DecoderBackend>(
     state: &mut TrainState<B>,
     config: &Config,
     lr: f64,
-    grad_factor: f64,
+    factor: &Tensor<B, 1>,
 ) {
     let o = &config.optimizer;
     let step = AdamWStep {
@@ -122,8 +122,8 @@ fn update<B: DecoderBackend>(
         beta2: o.beta2 as f32,
         eps: o.eps as f32,
         weight_decay: o.weight_decay as f32,
-        update: state.updates,
-        grad_factor: grad_factor as f32,
+        // Counted once it is known to have happened.
+        update: state.updates + 1,
     };
     // Owned alone, so that each group's buffers are written in place.
     let weights = std::mem::take(&mut state.weights);
@@ -134,7 +134,7 @@ fn update<B: DecoderBackend>(
         weights.into_iter().zip(m).zip(v).zip(&state.grads).zip(&decoder.table.groups)
     {
         let master = masters.as_mut().and_then(Iterator::next);
-        let updated = B::adamw(AdamWBuffers { weights, master, m, v }, grads, group.decay_len, step);
+        let updated = B::adamw(AdamWBuffers { weights, master, m, v }, grads, factor, group.decay_len, step);
         state.weights.push(updated.weights);
         state.m.push(updated.m);
         state.v.push(updated.v);

@@ -42,8 +42,16 @@ impl DecoderBackend for Flex {
         norm::layer_norm(x, gamma, beta, eps, dtype)
     }
 
-    fn layer_norm_backward(dy: T2, x: T2, mean: T1, rstd: T1, gamma: T1, grads: NormGrads<'_, Flex>) -> T2 {
-        norm::layer_norm_backward(dy, x, mean, rstd, gamma, grads)
+    fn layer_norm_backward(
+        dy: T2,
+        x: T2,
+        mean: T1,
+        rstd: T1,
+        gamma: T1,
+        grads: NormGrads<'_, Flex>,
+        around: Option<T2>,
+    ) -> T2 {
+        norm::layer_norm_backward(dy, x, mean, rstd, gamma, grads, around)
     }
 
     fn linear_forward(x: T2, weight: T2, bias: T1) -> T2 {
@@ -108,7 +116,13 @@ impl DecoderBackend for Flex {
         optimizer::sum_of_squares(flat)
     }
 
-    fn adamw(buffers: AdamWBuffers<Flex>, grads: &T1, decay_len: usize, step: AdamWStep) -> AdamWBuffers<Flex> {
-        optimizer::adamw(buffers, grads, decay_len, step)
+    fn adamw(
+        buffers: AdamWBuffers<Flex>,
+        grads: &T1,
+        factor: &T1,
+        decay_len: usize,
+        step: AdamWStep,
+    ) -> AdamWBuffers<Flex> {
+        optimizer::adamw(buffers, grads, factor, decay_len, step)
     }
 }

@@ -37,7 +37,7 @@ pub fn layer_norm(
     Normed { y: tensor(y, [n, c], dtype), mean: tensor(mean, [n], DType::F32), rstd: tensor(rstd, [n], DType::F32) }
 }
 
-/// With xhat = (x - mean) rstd and g = dy gamma: dx = rstd (g - mean(g) - xhat mean(g xhat)).
+/// With xhat = (x - mean) rstd and g = dy gamma: dx = rstd (g - mean(g) - xhat mean(g xhat)), plus `around`.
 pub fn layer_norm_backward(
     dy: Tensor<Flex, 2>,
     x: Tensor<Flex, 2>,
@@ -45,6 +45,7 @@ pub fn layer_norm_backward(
     rstd: Tensor<Flex, 1>,
     gamma: Tensor<Flex, 1>,
     grads: NormGrads<'_, Flex>,
+    around: Option<Tensor<Flex, 2>>,
 ) -> Tensor<Flex, 2> {
     let [n, c] = x.dims();
     let (dy, x, gamma) = (wide(dy), wide(x), wide(gamma));
@@ -84,5 +85,9 @@ pub fn layer_norm_backward(
             }
         }
     });
-    tensor(dx, [n, c], DType::F32)
+    let dx = tensor(dx, [n, c], DType::F32);
+    match around {
+        Some(around) => around + dx,
+        None => dx,
+    }
 }

@@ -35,9 +35,14 @@ pub fn sum_of_squares(flat: &Tensor<Flex, 1>) -> Tensor<Flex, 1> {
 pub fn adamw(
     buffers: AdamWBuffers<Flex>,
     grads: &Tensor<Flex, 1>,
+    factor: &Tensor<Flex, 1>,
     decay_len: usize,
     step: AdamWStep,
 ) -> AdamWBuffers<Flex> {
+    let factor = wide(factor.clone())[0];
+    if factor == 0.0 {
+        return buffers;
+    }
     let AdamWBuffers { weights, master, m, v } = buffers;
     let dtype = weights.dtype();
     let kept_apart = master.is_some();
@@ -47,7 +52,7 @@ pub fn adamw(
     };
     let grads = wide(grads.clone());
     let (w, (m, v)) = modified(w, |w| {
-        let (m, v) = modified(m, |m| modified(v, |v| update(w, m, v, &grads, decay_len, step)).0);
+        let (m, v) = modified(m, |m| modified(v, |v| update(w, m, v, &grads, factor, decay_len, step)).0);
         (m, v)
     });
     if kept_apart {
@@ -57,9 +62,9 @@ pub fn adamw(
     }
 }
 
-fn update(w: &mut [f32], m: &mut [f32], v: &mut [f32], grads: &[f32], decay_len: usize, step: AdamWStep) {
+fn update(w: &mut [f32], m: &mut [f32], v: &mut [f32], grads: &[f32], factor: f32, decay_len: usize, step: AdamWStep) {
     let (correction1, correction2) = bias_corrections(step);
-    let AdamWStep { lr, beta1, beta2, eps, weight_decay, grad_factor, .. } = step;
+    let AdamWStep { lr, beta1, beta2, eps, weight_decay, .. } = step;
     w.par_chunks_mut(CHUNK)
         .zip(m.par_chunks_mut(CHUNK))
         .zip(v.par_chunks_mut(CHUNK))
@@ -70,7 +75,7 @@ fn update(w: &mut [f32], m: &mut [f32], v: &mut [f32], grads: &[f32], decay_len:
             vectorized(|| {
                 w[..decayed].iter_mut().for_each(|w| *w *= 1.0 - lr * weight_decay);
                 for i in 0..w.len() {
-                    let g = g[i] * grad_factor;
+                    let g = g[i] * factor;
                     m[i] = beta1 * m[i] + (1.0 - beta1) * g;
                     v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
                     w[i] -= lr * (m[i] / correction1) / ((v[i] / correction2).sqrt() + eps);

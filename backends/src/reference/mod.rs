@@ -17,7 +17,7 @@ pub use embedding::{embedding, embedding_backward};
 pub use linear::{gelu, gelu_backward, linear, linear_backward};
 pub use loss::{LOSS_CHUNK, linear_cross_entropy, linear_cross_entropy_backward, loss_chunks};
 pub use norm::{layer_norm, layer_norm_backward};
-pub use optimizer::{adamw, bias_corrections, sum_of_squares};
+pub use optimizer::{adamw, bias_corrections, grad_factor, sum_of_squares};
 pub use residual::{embedding_dropout, residual, residual_backward};
 pub use rotary::rotary;
 

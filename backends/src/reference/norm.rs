@@ -21,7 +21,7 @@ pub fn layer_norm<B: Backend>(
     Normed { y: y.cast(dtype), mean: mean.reshape([rows]), rstd: rstd.reshape([rows]) }
 }
 
-/// With xhat = (x - mean) rstd and g = dy gamma: dx = rstd (g - mean(g) - xhat mean(g xhat)).
+/// With xhat = (x - mean) rstd and g = dy gamma: dx = rstd (g - mean(g) - xhat mean(g xhat)), plus `around`.
 pub fn layer_norm_backward<B: Backend>(
     dy: Tensor<B, 2>,
     x: Tensor<B, 2>,
@@ -29,6 +29,7 @@ pub fn layer_norm_backward<B: Backend>(
     rstd: Tensor<B, 1>,
     gamma: Tensor<B, 1>,
     grads: NormGrads<'_, B>,
+    around: Option<Tensor<B, 2>>,
 ) -> Tensor<B, 2> {
     let [rows, cols] = x.dims();
     let dy = wide(dy);
@@ -38,5 +39,9 @@ pub fn layer_norm_backward<B: Backend>(
     accumulate(grads.flat, grads.beta.offset, dy.clone().sum_dim(0).reshape([cols]));
     let g = dy * wide(gamma).unsqueeze::<2>();
     let along = (g.clone() * xhat.clone()).mean_dim(1);
-    (g.clone() - g.mean_dim(1) - xhat * along) * rstd
+    let dx = (g.clone() - g.mean_dim(1) - xhat * along) * rstd;
+    match around {
+        Some(around) => around + dx,
+        None => dx,
+    }
 }

@@ -105,6 +105,10 @@ impl<B: DecoderBackend> Bench<B> {
         )
     }
 
+    fn scalar(&self, value: f32) -> Tensor<B, 1> {
+        Tensor::from_data([value], (&self.device, DType::F32))
+    }
+
     fn nan<const D: usize>(&self, shape: [usize; D], dtype: DType) -> Tensor<B, D> {
         Tensor::full(shape, f32::NAN, (&self.device, dtype))
     }

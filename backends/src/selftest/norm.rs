@@ -39,7 +39,9 @@ pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
         // The reference's statistics for both: the gradient is compared, not the statistics again.
         let [mean, rstd] = [&expected.mean, &expected.rstd]
             .map(|statistic| Tensor::from_data(statistic.to_data(), (&bench.device, DType::F32)));
-        let dx = B::layer_norm_backward(dy, x, mean, rstd, gamma, slots);
+        let (around, around_oracle) = bench.draw([rows, cols], DType::F32);
+        let with_around = rows.is_multiple_of(2);
+        let dx = B::layer_norm_backward(dy, x, mean, rstd, gamma, slots, with_around.then_some(around));
 
         // The reference in pieces of rows whose weight gradients are added up in fp64: over half a million rows one
         // running fp32 sum is itself off by 1e-5.
@@ -52,9 +54,10 @@ pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
                 dy_oracle.clone().slice([piece.clone()]),
                 x_oracle.clone().slice([piece.clone()]),
                 expected.mean.clone().slice([piece.clone()]),
-                expected.rstd.clone().slice([piece]),
+                expected.rstd.clone().slice([piece.clone()]),
                 gamma_oracle.clone(),
                 NormGrads { flat: &mut flat, gamma: gamma_slot, beta: beta_slot },
+                with_around.then(|| around_oracle.clone().slice([piece])),
             ));
             sums.iter_mut().zip(host(flat)).for_each(|(sum, value)| *sum += f64::from(value));
         }

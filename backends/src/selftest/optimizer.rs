@@ -8,7 +8,25 @@ use crate::reference;
 /// Elements, and those that decay; the last is past 65,535 cubes of 32 units.
 const LENGTHS: [[usize; 2]; 5] = [[1, 0], [1001, 1001], [1024, 512], [777, 10], [2_200_001, 1_000_003]];
 
+/// Loss, sum of squares, loss scale and limit: clipped, below the limit, no limit, and three that must give zero.
+const FACTORS: [[f32; 4]; 6] = [
+    [3.0, 900.0, 4.0, 1.0],
+    [3.0, 0.25, 4.0, 1.0],
+    [3.0, 900.0, 65_536.0, 0.0],
+    [3.0, f32::INFINITY, 4.0, 1.0],
+    [f32::NAN, 900.0, 4.0, 1.0],
+    [3.0, f32::NAN, 4.0, 0.0],
+];
+
 pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
+    for [loss, squares, loss_scale, clip] in FACTORS {
+        let found = B::grad_factor(&bench.scalar(loss), &bench.scalar(squares), loss_scale, clip);
+        let [loss, squares] = [loss, squares].map(|x| Tensor::<Flex, 1>::from_data([x], &Default::default()));
+        let expected = reference::grad_factor(&loss, &squares, loss_scale, clip);
+        // Zero is compared one higher: there is nothing relative about it.
+        let higher = if super::host(expected.clone())[0] == 0.0 { 1.0 } else { 0.0 };
+        bench.compare("grad_factor", &format!("{loss_scale}, {clip}"), found + higher, expected + higher);
+    }
     for [len, decay_len] in LENGTHS {
         adamw(bench, len, decay_len);
         let shape = len.to_string();
@@ -34,12 +52,14 @@ fn adamw<B: DecoderBackend>(bench: &mut Bench<B>, len: usize, decay_len: usize) 
     let (v, v_oracle) = bench.draw([len], DType::F32);
     let (v, v_oracle) = (v.clone() * v, v_oracle.clone() * v_oracle);
     let (grads, grads_oracle) = bench.draw([len], DType::F32);
-    let step =
-        AdamWStep { lr: 0.05, beta1: 0.9, beta2: 0.98, eps: 1e-7, weight_decay: 0.1, update: 3, grad_factor: 0.25 };
+    let step = AdamWStep { lr: 0.05, beta1: 0.9, beta2: 0.98, eps: 1e-7, weight_decay: 0.1, update: 3 };
+    let factor = Tensor::<Flex, 1>::full([1], 0.25, &Default::default());
     let (weights, kept) = if narrow { (bench.nan([len], bench.dtype), Some(master)) } else { (master, None) };
-    let found = B::adamw(AdamWBuffers { weights, master: kept, m, v }, &grads, decay_len, step);
+    let found = B::adamw(AdamWBuffers { weights, master: kept, m, v }, &grads, &bench.scalar(0.25), decay_len, step);
+    // A factor of zero leaves what the update before it made.
+    let found = B::adamw(found, &grads, &bench.scalar(0.0), decay_len, step);
     let buffers = AdamWBuffers { weights: master_oracle, master: None, m: m_oracle, v: v_oracle };
-    let expected = reference::adamw(buffers, &grads_oracle, decay_len, step);
+    let expected = reference::adamw(buffers, &grads_oracle, &factor, decay_len, step);
     if let Some(master) = found.master {
         bench.compare("adamw master", &shape, master, expected.weights.clone());
     }

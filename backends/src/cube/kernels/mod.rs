@@ -73,8 +73,9 @@ where
         rstd: Tensor<Self, 1>,
         gamma: Tensor<Self, 1>,
         grads: NormGrads<'_, Self>,
+        around: Option<Tensor<Self, 2>>,
     ) -> Tensor<Self, 2> {
-        norm::backward(dy, x, mean, rstd, gamma, grads)
+        norm::backward(dy, x, mean, rstd, gamma, grads, around)
     }
 
     fn rotary(fused: Tensor<Self, 2>, table: &RotaryTable<Self>, dims: BlockDims, turn: Turn) -> Tensor<Self, 2> {
@@ -121,13 +122,18 @@ where
         optimizer::sum_of_squares(flat)
     }
 
+    fn grad_factor(loss: &Tensor<Self, 1>, squares: &Tensor<Self, 1>, loss_scale: f32, clip: f32) -> Tensor<Self, 1> {
+        optimizer::grad_factor(loss, squares, loss_scale, clip)
+    }
+
     fn adamw(
         buffers: AdamWBuffers<Self>,
         grads: &Tensor<Self, 1>,
+        factor: &Tensor<Self, 1>,
         decay_len: usize,
         step: AdamWStep,
     ) -> AdamWBuffers<Self> {
-        optimizer::adamw(buffers, grads, decay_len, step)
+        optimizer::adamw(buffers, grads, factor, decay_len, step)
     }
 
     fn linear_forward(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {

@@ -2,7 +2,7 @@ use burn_cubecl::CubeRuntime;
 use burn_tensor::{DType, Tensor};
 use trainer_shaders::norm::{self, Blueprint, Statistics};
 
-use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, slot};
+use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, owned, slot};
 use crate::ops::{NormGrads, Normed};
 
 pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
@@ -38,11 +38,13 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     rstd: Tensor<B, 1>,
     gamma: Tensor<B, 1>,
     grads: NormGrads<'_, B>,
+    around: Option<Tensor<B, 2>>,
 ) -> Tensor<B, 2> {
     let sizes = x.dims();
     let (dy, x, mean, rstd, gamma) = (cube(dy), cube(x), cube(mean), cube(rstd), cube(gamma));
     let statistics = || Statistics { mean: binding(&mean), rstd: binding(&rstd) };
-    let dx = empty(&x, sizes, DType::F32);
+    let accumulate = around.is_some();
+    let dx = around.map_or_else(|| empty(&x, sizes, DType::F32), owned);
     norm::input_gradient(
         &x.client,
         Blueprint::of(&x.client, sizes[1]),
@@ -52,6 +54,7 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
         statistics(),
         buffer(&gamma),
         binding(&dx),
+        accumulate,
     );
     let partial = empty(&x, [norm::scratch_len(sizes)], DType::F32);
     let NormGrads { flat, gamma, beta } = grads;
@@ -113,6 +116,7 @@ mod tests {
                 statistics(),
                 gamma,
                 binding(&dx),
+                false,
             );
             let partial = empty(&x, [1000], DType::F32);
             let total = empty(&x, [1], DType::F32);
@@ -130,6 +134,7 @@ mod tests {
                 expected.rstd,
                 on_host(2),
                 grads,
+                None,
             );
             let found = |tensor: CubeTensor<_>| float::<_, Wgpu, 2>(tensor).into_data().into_vec::<f32>().unwrap();
             close(&found(y), &expected.y.into_data().into_vec().unwrap());

@@ -1,8 +1,8 @@
 use burn_cubecl::CubeRuntime;
 use burn_tensor::{DType, Tensor};
 use trainer_shaders::adamw::{self, Group, Step};
-use trainer_shaders::elementwise;
 use trainer_shaders::squares::{self, Blueprint};
+use trainer_shaders::{clip, elementwise};
 
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, owned};
 use crate::ops::{AdamWBuffers, AdamWStep};
@@ -23,16 +23,29 @@ pub fn sum_of_squares<R: CubeRuntime, B: CubeTensors<R>>(flat: &Tensor<B, 1>) ->
     float(total)
 }
 
+pub fn grad_factor<R: CubeRuntime, B: CubeTensors<R>>(
+    loss: &Tensor<B, 1>,
+    squares: &Tensor<B, 1>,
+    loss_scale: f32,
+    limit: f32,
+) -> Tensor<B, 1> {
+    let (loss, squares) = (cube(loss.clone()), cube(squares.clone()));
+    let factor = empty(&loss, [1], DType::F32);
+    clip::factor(&loss.client, [&loss, &squares, &factor].map(binding), loss_scale, limit);
+    float(factor)
+}
+
 pub fn adamw<R: CubeRuntime, B: CubeTensors<R>>(
     buffers: AdamWBuffers<B>,
     grads: &Tensor<B, 1>,
+    factor: &Tensor<B, 1>,
     decay_len: usize,
     step: AdamWStep,
 ) -> AdamWBuffers<B> {
     let AdamWBuffers { weights, master, m, v } = buffers;
     let len = weights.dims()[0];
     let (weights, master, m, v) = (owned(weights), master.map(owned), owned(m), owned(v));
-    let grads = cube(grads.clone());
+    let (grads, factor) = (cube(grads.clone()), cube(factor.clone()));
     let (correction1, correction2) = bias_corrections(step);
     let scalars = Step {
         lr: step.lr,
@@ -41,13 +54,13 @@ pub fn adamw<R: CubeRuntime, B: CubeTensors<R>>(
         eps: step.eps,
         keep: 1.0 - step.lr * step.weight_decay,
         corrections: [correction1, correction2],
-        grad_factor: step.grad_factor,
     };
     let group = Group {
         master: binding(master.as_ref().unwrap_or(&weights)),
         m: binding(&m),
         v: binding(&v),
         grads: binding(&grads),
+        factor: binding(&factor),
     };
     let working = master.is_some().then(|| buffer(&weights));
     adamw::step(&weights.client, [len, decay_len], group, working, scalars);
