@@ -127,13 +127,14 @@ pub struct AdamWBuffers<B: Backend> {
     pub v: Tensor<B, 1>,
 }
 
-/// The most bytes of fp32 logits that CUDA and WGPU hold at a time (a single row of more is taken alone). Small beside the
-/// weights of any model that needs it to be, and within what every adapter binds; at 51200 words it is 160 tokens.
-pub const LOGITS_BYTES: usize = 32 << 20;
+/// The most bytes of fp32 logits that a GPU holds at a time (a single row of more is taken alone). Each chunk reads the head
+/// and reads and writes its gradient, which is as long as the products of some 500 tokens on a GPU with tensor cores; at
+/// 51200 words this is 2592 tokens. Adapters that bind less hold less, and processors 32 MiB.
+pub const LOGITS_BYTES: usize = 512 << 20;
 
-/// Tokens whose logits CUDA and WGPU hold at a time: a multiple of 32 where there are as many, so that tiles are full.
-pub fn device_loss_chunk(tokens: usize, vocab: usize) -> usize {
-    let most = (LOGITS_BYTES / (4 * vocab.max(1))).max(1);
+/// Tokens whose logits are held at a time in `bytes`: a multiple of 32 where there are as many, so that tiles are full.
+pub fn device_loss_chunk(tokens: usize, vocab: usize, bytes: usize) -> usize {
+    let most = (bytes / (4 * vocab.max(1))).max(1);
     let even = if most >= 32 { most / 32 * 32 } else { most };
     even.min(tokens).max(1)
 }

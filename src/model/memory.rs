@@ -10,7 +10,7 @@ use crate::model::architecture::Architecture;
 
 /// Rows of logits (tokens) that the fused linear + cross entropy holds at a time, on the backend that holds most.
 pub fn loss_chunk_tokens(tokens: u64, vocab: usize) -> u64 {
-    let device = ops::device_loss_chunk(usize::try_from(tokens).unwrap_or(usize::MAX), vocab);
+    let device = ops::device_loss_chunk(usize::try_from(tokens).unwrap_or(usize::MAX), vocab, ops::LOGITS_BYTES);
     tokens.min(device.max(reference::LOSS_CHUNK) as u64)
 }
 
@@ -156,7 +156,7 @@ mod tests {
         let block = 8192 + 4104 + 28_672 + 4224 + 16_384;
         assert_eq!(saved_per_block_and_token(&phi_1(), 2), block);
         assert_eq!(memory.activations, 32_768 * (24 * block + 8192 + 4096 + 8));
-        assert_eq!(memory.loss_chunk, 256 * 51_200 * 6);
+        assert_eq!(memory.loss_chunk, 2592 * 51_200 * 6);
         assert_eq!(memory.total(), memory.parts().iter().map(|(_, bytes)| bytes).sum::<u64>());
     }
 

@@ -4,11 +4,21 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use burn_tensor::{DType, Int, Tensor};
 use trainer_shaders::cross_entropy::{Rows, cross_entropy, total};
+use trainer_shaders::device::Class;
 
 use super::linear::add_gradients;
-use super::matmul::{Out, Part, Side, product};
+use super::matmul::{Out, Part, Side, narrowed, product};
 use super::tensor::{CubeTensors, binding, cube, cube_int, empty, float, modify};
-use crate::ops::{WeightGrads, device_loss_chunk};
+use crate::ops::{LOGITS_BYTES, WeightGrads, device_loss_chunk};
+
+/// Of logits that this device holds at a time.
+fn logits_bytes<R: CubeRuntime>(like: &CubeTensor<R>) -> usize {
+    match Class::of(&like.client) {
+        Class::Narrow => 32 << 20,
+        // Half of what can be bound, so that adapters at their lowest limits have room.
+        Class::Wide => LOGITS_BYTES.min(like.client.properties().memory.max_page_size as usize / 2),
+    }
+}
 
 /// The head's inputs, and what each chunk leaves behind.
 struct Head<R: CubeRuntime> {
@@ -41,7 +51,7 @@ impl<R: CubeRuntime> Head<R> {
     /// logits have been replaced by the gradient of `scale` x the sum of losses.
     fn for_each_chunk(&self, scale: Option<f32>, mut work: impl FnMut(usize, &CubeTensor<R>)) {
         let (tokens, vocab) = (self.h.meta.shape()[0], self.weight.meta.shape()[0]);
-        let most = device_loss_chunk(tokens, vocab);
+        let most = device_loss_chunk(tokens, vocab, logits_bytes(&self.h));
         for first in (0..tokens).step_by(most) {
             let count = most.min(tokens - first);
             let logits = empty(&self.h, [count, vocab], DType::F32);
@@ -86,9 +96,10 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     modify(grads.flat, |flat| {
         head.for_each_chunk(Some(scale), |first, dlogits| {
             let count = dlogits.meta.shape()[0];
-            add_gradients(flat, dlogits, Part::rows(&head.h, first, count), grads.weight, grads.bias);
+            let dlogits = narrowed(dlogits, head.weight.dtype);
+            add_gradients(flat, &dlogits, Part::rows(&head.h, first, count), grads.weight, grads.bias);
             let (out, weight) = (Out::rows(&dh, first, count), Part::whole(&head.weight));
-            product(Part::whole(dlogits), Side::Rows, weight, Side::Columns, None, out);
+            product(Part::whole(&dlogits), Side::Rows, weight, Side::Columns, None, out);
         });
     });
     (float(head.total()), float(dh))

@@ -146,6 +146,14 @@ pub fn product<R: CubeRuntime>(
     }
 }
 
+/// What products with operands of `dtype` take of `tensor`: cubek would cast it for each of them.
+pub fn narrowed<R: CubeRuntime>(tensor: &CubeTensor<R>, dtype: DType) -> CubeTensor<R> {
+    match Route::of(&tensor.client) {
+        Route::Cubek if tensor.dtype != dtype => burn_cubecl::kernel::cast(tensor.clone(), dtype),
+        _ => tensor.clone(),
+    }
+}
+
 /// The product in a new fp32 `[m, n]`.
 ///
 /// Simple kernels only: cubek's double-unit ones give wrong results on an odd number of k-stages (tracel-ai/burn issue
