@@ -4,9 +4,9 @@ use super::Bench;
 use crate::ops::{DecoderBackend, MatrixSlot, VectorSlot, WeightGrads};
 use crate::reference;
 
-/// [tokens, hidden, vocabulary]. Of one token and few words the gradient can be all rounding: it is p - 1, and p close to
-/// 1. The third takes several chunks of logits on a processor's adapter, with rows of h and dh that start between a device's
-/// alignments; the fourth has more rows than one dimension of a dispatch has cubes.
+/// [tokens, hidden, vocabulary]. The gradient p - 1 of one token that is sure of its word is all rounding, so the first has
+/// several. The third takes several chunks of logits on a processor's adapter, with rows of h and dh that start between a
+/// device's alignments; the fourth has more rows than one dimension of a dispatch has cubes.
 const SIZES: [[usize; 3]; 4] = [[7, 5, 11], [67, 48, 515], [41, 3, 300_001], [70_001, 2, 3]];
 
 /// Large enough that fp16 gradients are not subnormal, as a loss scale has it.
