@@ -128,73 +128,141 @@ impl<B: DecoderBackend> Bench<'_, B> {
         }
     }
 
-    fn pointwise(&mut self, dims: BlockDims) {
-        let (n, c, dtype, size) = (dims.tokens(), dims.hidden(), self.dtype, self.dtype.size());
+    fn norm(&mut self, [n, c]: [usize; 2]) {
+        let (dtype, size) = (self.dtype, self.dtype.size());
         let ((x, xr), (g, gr), (b, br)) = (self.draw([n, c], DType::F32), self.draw([c], dtype), self.draw([c], dtype));
         let normed = B::layer_norm_forward(x.clone(), g.clone(), b.clone(), 1e-5, dtype);
-        self.check("layer norm", normed.y, reference::layer_norm(xr, gr, br, 1e-5, DType::F32).y);
+        let expected = reference::layer_norm(xr.clone(), gr.clone(), br, 1e-5, DType::F32);
+        self.check("layer norm", normed.y, expected.y);
         self.time("layer norm", "forward", n * c * (4 + size), || {
             B::layer_norm_forward(x.clone(), g.clone(), b.clone(), 1e-5, dtype)
         });
-        let (dy, _) = self.draw([n, c], dtype);
+
+        let (dy, dyr) = self.draw([n, c], dtype);
         let mut flat = Tensor::<B, 1>::zeros([2 * c], (&self.device, DType::F32));
+        let mut flat_r = Tensor::<Flex, 1>::zeros([2 * c], (&Default::default(), DType::F32));
         let (gamma, beta) = (VectorSlot { offset: 0, len: c }, VectorSlot { offset: c, len: c });
-        self.time("layer norm", "backward", n * c * (8 + size), || {
-            let grads = NormGrads { flat: &mut flat, gamma, beta };
-            B::layer_norm_backward(
-                dy.clone(),
-                x.clone(),
-                normed.mean.clone(),
-                normed.rstd.clone(),
-                g.clone(),
-                grads,
-                None,
-            )
+        let backward = |flat: &mut Tensor<B, 1>| {
+            let (mean, rstd) = (normed.mean.clone(), normed.rstd.clone());
+            B::layer_norm_backward(dy.clone(), x.clone(), mean, rstd, g.clone(), NormGrads { flat, gamma, beta }, None)
+        };
+        let grads = NormGrads { flat: &mut flat_r, gamma, beta };
+        let expected = reference::layer_norm_backward(dyr, xr, expected.mean, expected.rstd, gr, grads, None);
+        self.check("layer norm backward", backward(&mut flat), expected);
+        self.check("layer norm backward, weights", flat.clone(), flat_r);
+        self.time("layer norm", "backward", n * c * (8 + size), || backward(&mut flat));
+    }
+
+    fn pointwise(&mut self, dims: BlockDims) {
+        let (n, c, w, dtype, size) = (dims.tokens(), dims.hidden(), dims.fused(), self.dtype, self.dtype.size());
+        let ((fused, fused_r), (dh, dh_r)) = (self.draw([n, w], dtype), self.draw([n, dims.mlp], dtype));
+        self.check("gelu", B::gelu_tanh(fused.clone(), dims), reference::gelu(fused_r.clone(), dims));
+        self.time("gelu", "forward", 2 * n * dims.mlp * size, || B::gelu_tanh(fused.clone(), dims));
+        let into = B::gelu_tanh_backward(dh.clone(), fused.clone(), dims, fused.clone() * 1.0);
+        let expected = reference::gelu_backward(dh_r, fused_r.clone(), dims, fused_r.clone());
+        self.check("gelu backward", into.clone(), expected);
+        let mut into = Some(into);
+        self.time("gelu", "backward", 3 * n * dims.mlp * size, || {
+            into = Some(B::gelu_tanh_backward(dh.clone(), fused.clone(), dims, into.take().expect("put back")));
         });
 
-        let (fused, fused_r) = self.draw([n, dims.fused()], dtype);
-        self.check("gelu", B::gelu_tanh(fused.clone(), dims), reference::gelu(fused_r, dims));
-        self.time("gelu", "forward", 2 * n * dims.mlp * size, || B::gelu_tanh(fused.clone(), dims));
-        let half = || Tensor::<B, 2>::full([dims.seq, dims.rotary_dim / 2], 0.5, (&self.device, DType::F32));
-        let table = RotaryTable { cos: half(), sin: half() };
-        let mut turned = Some(fused.clone() * 1.0);
+        let angles = [dims.seq, dims.rotary_dim / 2];
+        let ((cos, cos_r), (sin, sin_r)) = (self.draw(angles, DType::F32), self.draw(angles, DType::F32));
+        let (table, table_r) = (RotaryTable { cos, sin }, RotaryTable { cos: cos_r, sin: sin_r });
+        let turned = B::rotary(fused.clone() * 1.0, &table, dims, Turn::Forward);
+        self.check("rotary", turned, reference::rotary(fused_r, &table_r, dims, Turn::Forward));
+        // Of angle 0.5, or the values would grow with every turn.
+        let [cos, sin] = [0.5f32.cos(), 0.5f32.sin()].map(|x| Tensor::full(angles, x, (&self.device, DType::F32)));
+        let table = RotaryTable { cos, sin };
+        let mut turned = Some(fused * 1.0);
         self.time("rotary", "in place", 4 * n * dims.heads * dims.rotary_dim * size, || {
             turned = Some(B::rotary(turned.take().expect("put back"), &table, dims, Turn::Forward));
         });
-        let ((p, _), (q, _)) = (self.draw([n, c], dtype), self.draw([n, c], dtype));
+
+        let ((x, xr), (p, pr), (q, qr)) =
+            (self.draw([n, c], DType::F32), self.draw([n, c], dtype), self.draw([n, c], dtype));
         let dropout = Dropout::new(0.1, 1, 1, 0);
+        let found = B::residual(x.clone(), p.clone(), q.clone(), dims, dropout);
+        self.check("residual", found, reference::residual(xr.clone(), pr, qr, dims, dropout));
         self.time("residual", "dropout", n * c * (8 + 2 * size), || {
             B::residual(x.clone(), p.clone(), q.clone(), dims, dropout)
+        });
+        let (found, expected) = (
+            B::residual_backward(x.clone(), dims, dropout, dtype),
+            reference::residual_backward(xr, dims, dropout, DType::F32),
+        );
+        self.check("residual backward, attention", found.0, expected.0);
+        self.check("residual backward, mlp", found.1, expected.1);
+        self.time("residual", "dropout, backward", n * c * (4 + 2 * size), || {
+            B::residual_backward(x.clone(), dims, dropout, dtype)
+        });
+    }
+
+    fn ids(&self, n: usize, v: usize) -> (Tensor<B, 1, Int>, Tensor<Flex, 1, Int>) {
+        let ids = TensorData::new((0..n).map(|i| (i * 7919 % v) as i32).collect(), [n]);
+        let on_host = Tensor::from_data(ids.clone(), (&Default::default(), DType::I32));
+        (Tensor::from_data(ids, (&self.device, DType::I32)), on_host)
+    }
+
+    fn embedding(&mut self, [n, c, v]: [usize; 3]) {
+        let ((table, table_r), (dx, dx_r)) = (self.draw([v, c], self.dtype), self.draw([n, c], DType::F32));
+        let (ids, ids_r) = self.ids(n, v);
+        let found = B::token_embedding(table.clone(), ids.clone());
+        self.check("embedding", found, reference::embedding(table_r, ids_r.clone()));
+        self.time("embedding", "forward", n * c * (4 + self.dtype.size()), || {
+            B::token_embedding(table.clone(), ids.clone())
+        });
+        let slot = MatrixSlot { offset: 0, rows: v, cols: c };
+        let mut flat = Tensor::<B, 1>::zeros([v * c], (&self.device, DType::F32));
+        let mut flat_r = Tensor::<Flex, 1>::zeros([v * c], (&Default::default(), DType::F32));
+        B::token_embedding_backward(dx.clone(), ids.clone(), &mut flat, slot);
+        reference::embedding_backward(dx_r, ids_r, &mut flat_r, slot);
+        self.check("embedding backward", flat.clone(), flat_r);
+        self.time("embedding", "backward", 12 * n * c, || {
+            B::token_embedding_backward(dx.clone(), ids.clone(), &mut flat, slot);
         });
     }
 
     fn loss(&mut self, [n, c, v]: [usize; 3]) {
         let dtype = self.dtype;
         let ((h, hr), (w, wr), (b, br)) = (self.draw([n, c], dtype), self.draw([v, c], dtype), self.draw([v], dtype));
-        let ids: Vec<i32> = (0..n).map(|i| (i * 7919 % v) as i32).collect();
-        let ids = TensorData::new(ids, [n]);
-        let targets = Tensor::<B, 1, Int>::from_data(ids.clone(), (&self.device, DType::I32));
-        let targets_r = Tensor::<Flex, 1, Int>::from_data(ids, (&Default::default(), DType::I32));
+        let (targets, targets_r) = self.ids(n, v);
         let loss = B::linear_cross_entropy(h.clone(), w.clone(), b.clone(), targets.clone());
-        self.check("loss", loss, reference::linear_cross_entropy(hr, wr, br, targets_r));
+        let (hr, wr, br) = (&hr, &wr, &br);
+        let expected = reference::linear_cross_entropy(hr.clone(), wr.clone(), br.clone(), targets_r.clone());
+        self.check("loss", loss, expected);
         let weight = MatrixSlot { offset: 0, rows: v, cols: c };
         let bias = VectorSlot { offset: v * c, len: v };
         let mut flat = Tensor::<B, 1>::zeros([v * c + v], (&self.device, DType::F32));
-        self.time("loss", "forward and backward", 6 * n * c * v, || {
-            let slots = WeightGrads { flat: &mut flat, weight, bias };
+        let mut flat_r = Tensor::<Flex, 1>::zeros([v * c + v], (&Default::default(), DType::F32));
+        let backward = |flat: &mut Tensor<B, 1>| {
+            let slots = WeightGrads { flat, weight, bias };
             B::linear_cross_entropy_backward(h.clone(), w.clone(), b.clone(), targets.clone(), 1.0, slots)
-        });
+        };
+        let slots = WeightGrads { flat: &mut flat_r, weight, bias };
+        let (_, expected) =
+            reference::linear_cross_entropy_backward(hr.clone(), wr.clone(), br.clone(), targets_r, 1.0, slots);
+        self.check("loss backward", backward(&mut flat).1, expected);
+        self.check("loss backward, weights", flat.clone(), flat_r);
+        self.time("loss", "forward and backward", 6 * n * c * v, || backward(&mut flat));
     }
 
     fn optimizer(&mut self, len: usize) {
         let narrow = self.dtype != DType::F32;
-        let ((master, _), (grads, _)) = (self.draw([len], DType::F32), self.draw([len], DType::F32));
+        let ((master, master_r), (grads, grads_r)) = (self.draw([len], DType::F32), self.draw([len], DType::F32));
         let weights = master.clone().cast(self.dtype);
         let zeros = || Tensor::<B, 1>::zeros([len], (&self.device, DType::F32));
         let master = narrow.then(|| master * 1.0);
         let mut buffers = Some(AdamWBuffers { weights: weights * 1.0, master, m: zeros(), v: zeros() });
         let step = AdamWStep { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-7, weight_decay: 0.1, update: 3 };
         let factor = Tensor::<B, 1>::ones([1], (&self.device, DType::F32));
+        buffers = buffers.map(|buffers| B::adamw(buffers, &grads, &factor, len, step));
+        let zeros = || Tensor::<Flex, 1>::zeros([len], (&Default::default(), DType::F32));
+        let buffers_r = AdamWBuffers { weights: master_r, master: None, m: zeros(), v: zeros() };
+        let ones = Tensor::<Flex, 1>::ones([1], &Default::default());
+        let expected = reference::adamw(buffers_r, &grads_r, &ones, len, step);
+        self.check("adamw", buffers.as_ref().expect("just made").weights.clone(), expected.weights);
+        self.check("sum of squares", B::sum_of_squares(&grads), reference::sum_of_squares(&grads_r));
         let bytes = len * if narrow { 30 } else { 28 };
         self.time("optimizer", "adamw", bytes, || {
             buffers = Some(B::adamw(buffers.take().expect("put back"), &grads, &factor, len, step));
@@ -221,7 +289,9 @@ fn all<B: DecoderBackend>(criterion: &mut Criterion, device: B::Device) {
     bench.linear("fc2", [n, dims.mlp, c]);
     bench.attention(dims);
     bench.loss([n, c, vocab]);
+    bench.norm([n, c]);
     bench.pointwise(dims);
+    bench.embedding([n, c, vocab]);
     bench.optimizer(12 * c * c);
 }
 

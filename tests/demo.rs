@@ -23,4 +23,9 @@ fn three_steps_of_the_demo() {
     assert!(losses.len() == 3 && (losses[0] - 6.93).abs() < 0.1 && losses[2] < losses[0], "{losses:?}");
     assert_eq!(metrics.validations.len(), 1);
     assert_eq!(whole_checkpoints(&demo), [3]);
+
+    // What a demo that was stopped is told to do; more steps stand in for the ones that were not made.
+    run(trainer("train --resume --set train.steps=5 --out").arg(&demo)).success();
+    assert_eq!(crate::support::metrics(&demo).losses().len(), 5);
+    assert_eq!(whole_checkpoints(&demo).last(), Some(&5));
 }

@@ -57,9 +57,9 @@ pub struct Blueprint {
     pub step: usize,
     pub load_a: Load,
     pub load_b: Load,
-    /// Whether an operand's fours are bound as two words; see `packed`.
-    pub packed_a: bool,
-    pub packed_b: bool,
+    /// How the operands are bound.
+    pub packing_a: Packing,
+    pub packing_b: Packing,
     /// Columns that a unit writes at a time.
     pub store: usize,
     pub bias: bool,
@@ -212,8 +212,8 @@ fn gemm_kernel<A: Numeric, NA: Size, B: Numeric, NB: Size, V: Float, O: Float, N
     for _ in 0..k / step {
         let mut a_values = Array::<f32>::new(tile_m * step);
         let mut b_values = Array::<f32>::new(tile_n * step);
-        load(a, &a_at, a_offset, a_layout.k, &mut a_values, tile_m, step, blueprint.load_a, blueprint.packed_a);
-        load(b, &b_at, b_offset, b_layout.k, &mut b_values, tile_n, step, blueprint.load_b, blueprint.packed_b);
+        load(a, &a_at, a_offset, a_layout.k, &mut a_values, tile_m, step, blueprint.load_a, blueprint.packing_a.packed);
+        load(b, &b_at, b_offset, b_layout.k, &mut b_values, tile_n, step, blueprint.load_b, blueprint.packing_b.packed);
         #[unroll]
         for i in 0..tile_m {
             #[unroll]
@@ -347,8 +347,8 @@ fn part<R: Runtime>(
         step,
         load_a,
         load_b,
-        packed_a: packing_a.packed,
-        packed_b: packing_b.packed,
+        packing_a,
+        packing_b,
         store,
         bias: bias.is_some(),
         accumulate: out.accumulate,

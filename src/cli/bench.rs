@@ -131,8 +131,10 @@ impl Task for Bench<'_> {
                 times.push(started.elapsed().as_secs_f64());
             }
         }
-        let (mut inputs, mut targets) = (vec![0; args.micro_batch * config.model.seq_len], Vec::new());
-        batches.fill(0, &mut inputs, &mut targets)?;
+        // Before the activations are measured, which takes memory of its own.
+        let peak = B::memory(device).map(|memory| gib(memory.reserved)).or_else(|| peak_resident_gib(choice));
+        let mut inputs = vec![0; args.micro_batch * config.model.seq_len];
+        batches.fill(0, &mut inputs, &mut [])?;
         let dropout = MicroBatchDropout::default();
         let activations = decoder.activation_bytes(&state.weights, &inputs, args.micro_batch, dropout);
         let estimate = Memory::estimate(&decoder.arch, &Plan::new(&config));
@@ -156,7 +158,7 @@ impl Task for Bench<'_> {
             tokens_per_s,
             model_tflops: flops / 1e12,
             mfu: peak_flops(&choice.device.name, args.precision).map(|peak| flops / peak),
-            peak_gib: B::memory(device).map(|memory| gib(memory.reserved)).or_else(|| peak_resident_gib(choice)),
+            peak_gib: peak,
             estimated_gib: gib(estimate.total()),
             activation_gib: activations.map(gib),
             estimated_activation_gib: gib(estimate.activations),

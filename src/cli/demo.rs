@@ -2,6 +2,7 @@
 //! some that it has not seen.
 
 use std::fs;
+use std::path::Path;
 
 use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
@@ -22,6 +23,8 @@ use crate::report::progress::duration;
 use crate::train::input::TrainingData;
 use crate::train::run::{self, RunRequest, RunSummary};
 
+/// What a demo's configuration has in place of a path to data.
+pub const DATA_PATH: &str = "built-in exercises";
 /// Exercises that the model is trained on: more than one epoch of the preset reads.
 const CORPUS: u64 = 75_000;
 /// Of the exercises, one in this many is for validation (by position: they are in random order).
@@ -36,9 +39,7 @@ const MAX_TOKENS: usize = 96;
 pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     let config = configuration(args)?;
     fs::create_dir_all(&args.out).map_err(Error::io("create", &args.out))?;
-    let tokenizer = demo_tokenizer(args)?;
-    eprintln!("writing {CORPUS} exercises: {} kinds of tasks, seed {}", exercises::families().len(), args.seed);
-    let data = corpus(args.seed, tokenizer)?;
+    let data = training_data(args.seed, &args.out)?;
     // The demo is to be run again and again: an earlier one makes way.
     remove_earlier(args)?;
     let request = RunRequest { config, out: args.out.clone(), init_from: None, resume: false };
@@ -58,13 +59,20 @@ fn configuration(args: &DemoArgs) -> Result<Config> {
     sets.extend(args.steps.map(|steps| format!("train.steps={steps}")));
     sets.extend(args.sets.iter().cloned());
     let mut config = Config::resolve(Some("demo"), None, &sets)?;
-    config.data.path = "built-in exercises".into();
+    config.data.path = DATA_PATH.into();
     Ok(config)
 }
 
+/// What the run in `out` trains on, and its tokenizer beside it.
+pub fn training_data(seed: u64, out: &Path) -> Result<TrainingData> {
+    let tokenizer = demo_tokenizer(out)?;
+    eprintln!("writing {CORPUS} exercises: {} kinds of tasks, seed {seed}", exercises::families().len());
+    corpus(seed, tokenizer)
+}
+
 /// The embedded tokenizer, through the file that stays with the run.
-fn demo_tokenizer(args: &DemoArgs) -> Result<Tokenizer> {
-    let path = args.out.join("tokenizer.json");
+fn demo_tokenizer(out: &Path) -> Result<Tokenizer> {
+    let path = out.join("tokenizer.json");
     fs::write(&path, demo_tokenizer_json()).map_err(Error::io("write", &path))?;
     let name = path.to_str().ok_or_else(|| Error::file(&path, "this path is not UTF-8: choose another --out"))?;
     Tokenizer::load(name)

@@ -5,7 +5,7 @@ use trainer_backends::discovery::Choice;
 
 use super::args::{Global, TrainArgs};
 use super::backend::{Task, facts, with_backend};
-use super::{print_json, resolve};
+use super::{demo, print_json, resolve};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::train::input::TrainingData;
@@ -13,7 +13,12 @@ use crate::train::run::{self, RunRequest, RunSummary, stored_config};
 
 pub fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     let config = configuration(args)?;
-    let data = TrainingData::open(&config.data.path, config.validation.every > 0)?;
+    // A demo that was stopped is resumed here.
+    let data = if config.data.path.as_os_str() == demo::DATA_PATH {
+        demo::training_data(config.data.seed, &args.out)?
+    } else {
+        TrainingData::open(&config.data.path, config.validation.every > 0)?
+    };
     let request = RunRequest { config, out: args.out.clone(), init_from: args.init_from.clone(), resume: args.resume };
     let summary = with_backend(global, Train { request, data: &data })?;
     if args.json { print_json(&summary) } else { Ok(()) }

@@ -6,7 +6,9 @@
 
 use cubecl::prelude::*;
 
-use super::{Blueprint, DRAWN, DropoutScalars, KernelDropout, Pass, Shape, Sizes, add_dot, fp32, held, place, word};
+use super::{
+    Blueprint, DRAWN, DropoutScalars, KernelDropout, Pass, Shape, Sizes, add_dot, drop_row, held, place, word,
+};
 use crate::device::{Buffer, cubes};
 use crate::packed::{packed, unpacked};
 use crate::philox::{factor, words};
@@ -100,13 +102,13 @@ fn dq_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O
             let mut g = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                q[i] = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused_packed);
-                g[i] = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient_packed);
+                q[i] = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused.packed);
+                g[i] = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient.packed);
             }
             #[unroll]
             for j in 0..span {
-                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused_packed);
-                let v = unpacked::<T, NT, N>(fused[here.v + key_row[j] + d], blueprint.fused_packed);
+                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused.packed);
+                let v = unpacked::<T, NT, N>(fused[here.v + key_row[j] + d], blueprint.fused.packed);
                 #[unroll]
                 for i in 0..rows {
                     ds[i * span + j] = add_dot(q[i], k, ds[i * span + j], blueprint.width);
@@ -118,17 +120,7 @@ fn dq_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O
         #[unroll]
         for i in 0..rows {
             if comptime!(blueprint.dropout) {
-                let position = (first + i) as u32;
-                #[unroll]
-                for group in 0..comptime!(span / DRAWN) {
-                    let keys = (first_key / DRAWN + group) as u32;
-                    let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, keys);
-                    #[unroll]
-                    for j in 0..DRAWN {
-                        let at = comptime!(i * span + group * DRAWN + j);
-                        dp[at] = dp[at] * factor(&dropout, word(&drawn, j / 4), (j % 4) as u32);
-                    }
-                }
+                drop_row(&mut dp, &dropout, &here, first + i, first_key, comptime!(i * span), span);
             }
             #[unroll]
             for j in 0..span {
@@ -143,12 +135,12 @@ fn dq_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O
             let mut acc = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                let before = unpacked::<S, NS, N>(scratch[column + own[i]], blueprint.scratch_packed);
+                let before = unpacked::<S, NS, N>(scratch[column + own[i]], blueprint.scratch.packed);
                 acc[i] = select(block == 0, Vector::new(0.0f32), before);
             }
             #[unroll]
             for j in 0..span {
-                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused_packed);
+                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused.packed);
                 #[unroll]
                 for i in 0..rows {
                     acc[i] = fma(Vector::new(ds[i * span + j]), k, acc[i]);
@@ -157,7 +149,7 @@ fn dq_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O
             #[unroll]
             for i in 0..rows {
                 if first + i < seq {
-                    scratch[column + own[i]] = packed::<S, NS, N>(acc[i], blueprint.scratch_packed);
+                    scratch[column + own[i]] = packed::<S, NS, N>(acc[i], blueprint.scratch.packed);
                 }
             }
         }
@@ -168,7 +160,7 @@ fn dq_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O
         if first + i < seq {
             for d in 0..dims {
                 let at = here.scratch + d * seq + own[i];
-                into[q_at[i] + d] = Vector::cast_from(unpacked::<S, NS, N>(scratch[at], blueprint.scratch_packed));
+                into[q_at[i] + d] = Vector::cast_from(unpacked::<S, NS, N>(scratch[at], blueprint.scratch.packed));
             }
         }
     }
@@ -235,13 +227,13 @@ fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size
             let mut v = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for j in 0..rows {
-                k[j] = unpacked::<T, NT, N>(fused[k_at[j] + d], blueprint.fused_packed);
-                v[j] = unpacked::<T, NT, N>(fused[k_at[j] + hidden + d], blueprint.fused_packed);
+                k[j] = unpacked::<T, NT, N>(fused[k_at[j] + d], blueprint.fused.packed);
+                v[j] = unpacked::<T, NT, N>(fused[k_at[j] + hidden + d], blueprint.fused.packed);
             }
             #[unroll]
             for i in 0..span {
-                let q = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused_packed);
-                let g = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient_packed);
+                let q = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused.packed);
+                let g = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient.packed);
                 #[unroll]
                 for j in 0..rows {
                     ds[i * rows + j] = add_dot(q, k[j], ds[i * rows + j], blueprint.width);
@@ -289,15 +281,15 @@ fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size
             let mut dv = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for j in 0..rows {
-                let dk_before = unpacked::<S, NS, N>(dk_scratch[column + own[j]], blueprint.scratch_packed);
-                let dv_before = unpacked::<S, NS, N>(dv_scratch[column + own[j]], blueprint.scratch_packed);
+                let dk_before = unpacked::<S, NS, N>(dk_scratch[column + own[j]], blueprint.scratch.packed);
+                let dv_before = unpacked::<S, NS, N>(dv_scratch[column + own[j]], blueprint.scratch.packed);
                 dk[j] = select(block == first_block, Vector::new(0.0f32), dk_before);
                 dv[j] = select(block == first_block, Vector::new(0.0f32), dv_before);
             }
             #[unroll]
             for i in 0..span {
-                let q = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused_packed);
-                let g = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient_packed);
+                let q = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused.packed);
+                let g = unpacked::<G, NG, N>(d_o[o_at[i] + d], blueprint.gradient.packed);
                 #[unroll]
                 for j in 0..rows {
                     dk[j] = fma(Vector::new(ds[i * rows + j]), q, dk[j]);
@@ -307,8 +299,8 @@ fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size
             #[unroll]
             for j in 0..rows {
                 if first + j < seq {
-                    dk_scratch[column + own[j]] = packed::<S, NS, N>(dk[j], blueprint.scratch_packed);
-                    dv_scratch[column + own[j]] = packed::<S, NS, N>(dv[j], blueprint.scratch_packed);
+                    dk_scratch[column + own[j]] = packed::<S, NS, N>(dk[j], blueprint.scratch.packed);
+                    dv_scratch[column + own[j]] = packed::<S, NS, N>(dv[j], blueprint.scratch.packed);
                 }
             }
         }
@@ -319,8 +311,8 @@ fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size
         if first + j < seq {
             for d in 0..dims {
                 let at = here.scratch + d * seq + own[j];
-                let dk = unpacked::<S, NS, N>(dk_scratch[at], blueprint.scratch_packed);
-                let dv = unpacked::<S, NS, N>(dv_scratch[at], blueprint.scratch_packed);
+                let dk = unpacked::<S, NS, N>(dk_scratch[at], blueprint.scratch.packed);
+                let dv = unpacked::<S, NS, N>(dv_scratch[at], blueprint.scratch.packed);
                 into[k_at[j] + d] = Vector::cast_from(dk);
                 into[k_at[j] + hidden + d] = Vector::cast_from(dv);
             }
@@ -354,16 +346,12 @@ pub fn attention_backward<R: Runtime>(
     gradients: Gradients<R>,
 ) {
     let Gradients { d_o, fused, o, lse, delta, scratch, into } = gradients;
-    let mut blueprint = Blueprint::new(client, &shape, dropout.is_some(), Pass::Backward);
+    let blueprint = Blueprint::new(client, &shape, dropout.is_some(), Pass::Backward, [fused.dtype, d_o.dtype]);
     let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
     let rows = shape.batch * shape.heads * shape.seq;
     let count = cubes(client, blueprint.tiles(shape.seq) * shape.heads * shape.batch);
     let dim = CubeDim::new_1d(blueprint.units as u32);
-    let [fused_as, gradient_as, scratch_as] = blueprint.packings(client, [fused.dtype, d_o.dtype, fp32()]);
-    blueprint.fused_packed = fused_as.packed;
-    blueprint.gradient_packed = gradient_as.packed;
-    blueprint.scratch_packed = scratch_as.packed;
-    let dtypes = [fused_as.dtype, gradient_as.dtype, scratch_as.dtype, into.dtype];
+    let dtypes = [blueprint.fused.dtype, blueprint.gradient.dtype, blueprint.scratch.dtype, into.dtype];
     // SAFETY: as in forward; `into` has the shape of `fused`, and each unit writes its own rows and head only.
     unsafe {
         delta_kernel::launch_unchecked(
@@ -382,9 +370,9 @@ pub fn attention_backward<R: Runtime>(
             client,
             count.clone(),
             dim,
-            fused_as.components,
-            gradient_as.components,
-            scratch_as.components,
+            blueprint.fused.components,
+            blueprint.gradient.components,
+            blueprint.scratch.components,
             blueprint.width,
             array(&fused.binding),
             array(&d_o.binding),
@@ -401,9 +389,9 @@ pub fn attention_backward<R: Runtime>(
             client,
             count,
             dim,
-            fused_as.components,
-            gradient_as.components,
-            scratch_as.components,
+            blueprint.fused.components,
+            blueprint.gradient.components,
+            blueprint.scratch.components,
             blueprint.width,
             array(&fused.binding),
             array(&d_o.binding),

@@ -2,12 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::{
-    Blueprint, DRAWN, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, fp32, held, place, word,
-};
+use super::{Blueprint, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, drop_row, held, place};
 use crate::device::{Buffer, cubes};
 use crate::packed::{packed, unpacked};
-use crate::philox::{factor, words};
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -64,11 +61,11 @@ fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>
             let mut q = Array::<Vector<f32, N>>::new(rows);
             #[unroll]
             for i in 0..rows {
-                q[i] = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused_packed);
+                q[i] = unpacked::<T, NT, N>(fused[q_at[i] + d], blueprint.fused.packed);
             }
             #[unroll]
             for j in 0..span {
-                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused_packed);
+                let k = unpacked::<T, NT, N>(fused[here.k + key_row[j] + d], blueprint.fused.packed);
                 #[unroll]
                 for i in 0..rows {
                     p[i * span + j] = add_dot(q[i], k, p[i * span + j], blueprint.width);
@@ -96,17 +93,7 @@ fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>
                 sum[i] += p[at];
             }
             if comptime!(blueprint.dropout) {
-                let position = (first + i) as u32;
-                #[unroll]
-                for group in 0..comptime!(span / DRAWN) {
-                    let keys = (first_key / DRAWN + group) as u32;
-                    let drawn = words(&dropout, here.sequence as u32, here.head as u32, position, keys);
-                    #[unroll]
-                    for j in 0..DRAWN {
-                        let at = comptime!(i * span + group * DRAWN + j);
-                        p[at] = p[at] * factor(&dropout, word(&drawn, j / 4), (j % 4) as u32);
-                    }
-                }
+                drop_row(&mut p, &dropout, &here, first + i, first_key, comptime!(i * span), span);
             }
         }
 
@@ -116,12 +103,12 @@ fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>
             #[unroll]
             for i in 0..rows {
                 // The first block finds nothing there: whatever the memory holds, infinities included, must not count.
-                let before = unpacked::<S, NS, N>(scratch[column + own[i]], blueprint.scratch_packed);
+                let before = unpacked::<S, NS, N>(scratch[column + own[i]], blueprint.scratch.packed);
                 acc[i] = select(block == 0, Vector::new(0.0f32), before * Vector::new(shrink[i]));
             }
             #[unroll]
             for j in 0..span {
-                let v = unpacked::<T, NT, N>(fused[here.v + key_row[j] + d], blueprint.fused_packed);
+                let v = unpacked::<T, NT, N>(fused[here.v + key_row[j] + d], blueprint.fused.packed);
                 #[unroll]
                 for i in 0..rows {
                     acc[i] = fma(Vector::new(p[i * span + j]), v, acc[i]);
@@ -130,7 +117,7 @@ fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>
             #[unroll]
             for i in 0..rows {
                 if first + i < seq {
-                    scratch[column + own[i]] = packed::<S, NS, N>(acc[i], blueprint.scratch_packed);
+                    scratch[column + own[i]] = packed::<S, NS, N>(acc[i], blueprint.scratch.packed);
                 }
             }
         }
@@ -143,7 +130,7 @@ fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>
             let inverse = 1.0f32 / sum[i];
             for d in 0..dims {
                 let at = here.scratch + d * seq + position;
-                let value = unpacked::<S, NS, N>(scratch[at], blueprint.scratch_packed);
+                let value = unpacked::<S, NS, N>(scratch[at], blueprint.scratch.packed);
                 o[here.o + position * hidden + d] = Vector::cast_from(value * Vector::new(inverse));
             }
             lse[here.row * seq + position] = high[i] + f32::ln(sum[i]);
@@ -161,21 +148,18 @@ pub fn attention_forward<R: Runtime>(
     o: Buffer<R>,
     [lse, scratch]: [TensorBinding<R>; 2],
 ) {
-    let mut blueprint = Blueprint::new(client, &shape, dropout.is_some(), Pass::Forward);
+    let blueprint = Blueprint::new(client, &shape, dropout.is_some(), Pass::Forward, [fused.dtype, o.dtype]);
     let count = blueprint.tiles(shape.seq) * shape.heads * shape.batch;
-    let [fused_as, scratch_as] = blueprint.packings(client, [fused.dtype, fp32()]);
-    blueprint.fused_packed = fused_as.packed;
-    blueprint.scratch_packed = scratch_as.packed;
-    let dtypes = [fused_as.dtype, o.dtype, scratch_as.dtype];
+    let dtypes = [blueprint.fused.dtype, o.dtype, blueprint.scratch.dtype];
     // SAFETY: rows past the sequence are held at its last for reading and not stored; columns are those of q, k and v.
     unsafe {
         forward_kernel::launch_unchecked(
             client,
             cubes(client, count),
             CubeDim::new_1d(blueprint.units as u32),
-            fused_as.components,
+            blueprint.fused.components,
             blueprint.width,
-            scratch_as.components,
+            blueprint.scratch.components,
             fused.arg(),
             o.arg(),
             lse.into_tensor_arg().into_array_arg(),

@@ -20,7 +20,7 @@ use cubecl::prelude::*;
 use crate::device::{Class, check_iterations};
 use crate::elementwise::width;
 use crate::packed::Packing;
-use crate::philox::{Dropout as KernelDropout, DropoutLaunch, Words};
+use crate::philox::{Dropout as KernelDropout, DropoutLaunch, Words, factor, words};
 
 /// Far below any score, yet finite: WGSL has no infinities to rely on.
 pub(crate) const MASKED: f32 = -1.0e30;
@@ -44,17 +44,23 @@ pub struct Blueprint {
     pub units: usize,
     /// Elements of a head that are read at a time: 1, 2 or 4.
     pub width: usize,
-    /// Whether the fused projection, the gradient of o and the sums between blocks are bound as words; see `packed`.
-    pub fused_packed: bool,
-    pub gradient_packed: bool,
-    pub scratch_packed: bool,
+    /// How the fused projection, o's gradient (o itself in forward, where it is not read) and the sums between blocks are bound.
+    pub fused: Packing,
+    pub gradient: Packing,
+    pub scratch: Packing,
     pub dropout: bool,
 }
 
 impl Blueprint {
     /// # Panics
     /// If the sequence is longer than the device's loops can be.
-    pub(crate) fn new<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dropout: bool, pass: Pass) -> Self {
+    pub(crate) fn new<R: Runtime>(
+        client: &ComputeClient<R>,
+        shape: &Shape,
+        dropout: bool,
+        pass: Pass,
+        [fused, gradient]: [StorageType; 2],
+    ) -> Self {
         // A lane reads one by one whatever it reads, so large tiles win there; larger ones than these take long to compile. A
         // GPU's 2 x 16 scores are 32 registers, twice in backward; by fours dq spills 8 bytes a thread on sm_80.
         let (units, rows, block, most) = match (Class::of(client), pass) {
@@ -64,17 +70,9 @@ impl Blueprint {
         };
         let width = width(&[shape.head_dim, shape.width]).min(most);
         check_iterations(client, shape.seq.div_ceil(block) * (1 + 2 * shape.head_dim / width), "attention");
-        let (fused_packed, gradient_packed, scratch_packed) = (false, false, false);
-        Self { rows, block, units, width, fused_packed, gradient_packed, scratch_packed, dropout }
-    }
-
-    /// How buffers of these dtypes are bound.
-    fn packings<R: Runtime, const N: usize>(
-        &self,
-        client: &ComputeClient<R>,
-        dtypes: [StorageType; N],
-    ) -> [Packing; N] {
-        dtypes.map(|dtype| Packing::of(client, dtype, self.width))
+        let fp32 = f32::as_type_native_unchecked().storage_type();
+        let [fused, gradient, scratch] = [fused, gradient, fp32].map(|dtype| Packing::of(client, dtype, width));
+        Self { rows, block, units, width, fused, gradient, scratch, dropout }
     }
 
     /// Cubes that a sequence of one head needs.
@@ -162,6 +160,30 @@ pub(crate) fn place(sizes: &Sizes, tiles: usize) -> Place {
     Place { sequence, head, row, tile, q, k: q + hidden, v: q + 2 * hidden, o, scratch }
 }
 
+/// Multiplies `values[start..start + span]`, those of query `position` and the `span` keys from `first_key` on, with their
+/// dropout factors.
+#[cube]
+fn drop_row(
+    values: &mut Array<f32>,
+    dropout: &KernelDropout,
+    here: &Place,
+    position: usize,
+    first_key: usize,
+    #[comptime] start: usize,
+    #[comptime] span: usize,
+) {
+    #[unroll]
+    for group in 0..comptime!(span / DRAWN) {
+        let keys = (first_key / DRAWN + group) as u32;
+        let drawn = words(dropout, here.sequence as u32, here.head as u32, position as u32, keys);
+        #[unroll]
+        for j in 0..DRAWN {
+            let at = comptime!(start + group * DRAWN + j);
+            values[at] = values[at] * factor(dropout, word(&drawn, j / 4), (j % 4) as u32);
+        }
+    }
+}
+
 /// Word `index` (0 to 3) of a Philox call.
 #[cube]
 pub(crate) fn word(words: &Words, index: usize) -> u32 {
@@ -179,11 +201,6 @@ pub(crate) fn add_dot<N: Size>(a: Vector<f32, N>, b: Vector<f32, N>, sum: f32, #
         total = fma(a[e], b[e], total);
     }
     total
-}
-
-/// The dtype of the sums between blocks.
-fn fp32() -> StorageType {
-    f32::as_type_native_unchecked().storage_type()
 }
 
 /// `x` held below `limit`, so that rows past the end read the last one again.
