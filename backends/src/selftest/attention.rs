@@ -9,9 +9,9 @@ const fn dims(batch: usize, seq: usize, heads: usize, head_dim: usize, mlp: usiz
     BlockDims { batch, seq, heads, head_dim, rotary_dim: 0, mlp }
 }
 
-/// Every head size that models of this kind have, sequences that end inside every block. Not a single sequence of one: its only
-/// log-sum-exp may be near zero, and then rounding is large beside it. The last has more tiles than one
-/// dimension of a dispatch has cubes.
+/// Every head size that models of this kind have, sequences that end inside every block. Sequences of one come several at a
+/// time: the only log-sum-exp of a single one may be near zero, and then rounding is large beside it. The last has more
+/// tiles than one dimension of a dispatch has cubes.
 const DIMS: [BlockDims; 8] = [
     dims(5, 1, 1, 32, 3),
     dims(2, 19, 3, 10, 37),

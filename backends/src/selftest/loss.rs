@@ -4,9 +4,10 @@ use super::Bench;
 use crate::ops::{DecoderBackend, MatrixSlot, VectorSlot, WeightGrads};
 use crate::reference;
 
-/// [tokens, hidden, vocabulary]. The gradient p - 1 of one token that is sure of its word is all rounding; of as many words as
-/// the first has, it is never sure of a random one. The third takes several chunks of logits on a processor's adapter, with rows of h and dh that start between a
-/// device's alignments; the fourth has more rows than one dimension of a dispatch has cubes.
+/// [tokens, hidden, vocabulary]. The gradient p - 1 of one token that is sure of its word is all rounding; of as many words
+/// as the first has, it is never sure of a random one. The third takes several chunks of logits on a processor's adapter,
+/// with rows of h and dh that start between a device's alignments; the fourth has more rows than one dimension of a
+/// dispatch has cubes.
 const SIZES: [[usize; 3]; 4] = [[1, 5, 515], [67, 48, 515], [41, 3, 300_001], [70_001, 2, 3]];
 
 /// Large enough that fp16 gradients are not subnormal, as a loss scale has it.
