@@ -26,17 +26,6 @@ pub struct Words {
     pub w3: u32,
 }
 
-/// The upper half of a 32 x 32 bit product from 16-bit halves: WGSL has no wider integer.
-#[cube]
-fn mul_high(a: u32, b: u32) -> u32 {
-    let (a0, a1) = (a & 0xFFFF, a >> 16);
-    let (b0, b1) = (b & 0xFFFF, b >> 16);
-    let low = a0 * b0;
-    let mid = a1 * b0 + (low >> 16);
-    let cross = a0 * b1 + (mid & 0xFFFF);
-    a1 * b1 + (mid >> 16) + (cross >> 16)
-}
-
 /// Ten rounds of Philox 4x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4.3).
 #[cube]
 pub fn philox4x32_10(c0: u32, c1: u32, c2: u32, c3: u32, k0: u32, k1: u32) -> Words {
@@ -48,9 +37,9 @@ pub fn philox4x32_10(c0: u32, c1: u32, c2: u32, c3: u32, k0: u32, k1: u32) -> Wo
     let mut key1 = k1;
     #[unroll]
     for _ in 0..10u32 {
-        let high0 = mul_high(0xD251_1F53u32, w0);
+        let high0 = u32::mul_hi(0xD251_1F53u32, w0);
         let low0 = w0 * 0xD251_1F53u32;
-        let high1 = mul_high(0xCD9E_8D57u32, w2);
+        let high1 = u32::mul_hi(0xCD9E_8D57u32, w2);
         let low1 = w2 * 0xCD9E_8D57u32;
         w0 = high1 ^ w1 ^ key0;
         w1 = low1;

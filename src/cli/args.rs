@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer_backends::discovery::Request;
+use trainer_backends::selftest::Group;
 
 use crate::config::{Precision, Recompute};
 
@@ -288,6 +289,9 @@ pub struct DevicesArgs {
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct SelftestArgs {
+    /// Only these operations, without the training steps: norm, activations, embedding, optimizer, linear, loss, attention
+    #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group)]
+    pub only: Vec<Group>,
     /// Seed of the inputs [default: drawn from the clock, and printed]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -340,6 +344,11 @@ pub struct BenchArgs {
     /// Print tokens_per_s, step_ms_median, step_ms_min, step_ms_max, model_tflops, peak_gib, activation_gib, params and more as one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+fn group(text: &str) -> Result<Group, String> {
+    let known = || Group::ALL.map(Group::name).join(", ");
+    Group::ALL.into_iter().find(|group| group.name() == text).ok_or_else(|| format!("expected one of {}", known()))
 }
 
 fn positive(text: &str) -> Result<usize, String> {

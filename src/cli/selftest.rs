@@ -6,7 +6,8 @@ use burn_tensor::DType;
 use serde::Serialize;
 use trainer_backends::discovery::Choice;
 use trainer_backends::dropout::mix64;
-use trainer_backends::{Cpu, DecoderBackend, selftest};
+use trainer_backends::selftest::{self, Group};
+use trainer_backends::{Cpu, DecoderBackend};
 
 use super::args::{Global, SelftestArgs};
 use super::backend::{Task, with_backend};
@@ -62,7 +63,7 @@ pub fn run(args: &SelftestArgs, global: &Global) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
     let seed = args.seed.unwrap_or(now);
     eprintln!("seed {seed}");
-    let report = with_backend(global, Selftest { seed })?;
+    let report = with_backend(global, Selftest { seed, only: args.only.clone() })?;
     if args.json {
         print_json(&report)?
     } else {
@@ -82,13 +83,16 @@ pub fn run(args: &SelftestArgs, global: &Global) -> Result<()> {
 
 struct Selftest {
     seed: u64,
+    /// Empty: everything.
+    only: Vec<Group>,
 }
 
 impl Task for Selftest {
     type Output = Report;
 
     fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<Report> {
-        let Self { seed } = self;
+        let Self { seed, only } = self;
+        let groups = if only.is_empty() { &Group::ALL[..] } else { &only };
         let dtypes: Vec<DType> = [DType::F32, DType::F16, DType::BF16]
             .into_iter()
             .filter(|dtype| B::supports_dtype(device, *dtype))
@@ -96,7 +100,8 @@ impl Task for Selftest {
         let mut operations = Vec::new();
         for dtype in &dtypes {
             eprintln!("operations in {} ...", dtype.name());
-            operations.extend(selftest::run::<B>(device, *dtype, seed).into_iter().map(|case| Row {
+            let cases = groups.iter().flat_map(|group| selftest::run::<B>(device, *group, *dtype, seed));
+            operations.extend(cases.map(|case| Row {
                 passed: case.passed(),
                 operation: case.op,
                 dtype: case.dtype.name(),
@@ -105,9 +110,12 @@ impl Task for Selftest {
                 tolerance: case.tolerance,
             }));
         }
-        eprintln!("{STEPS} training steps here and on the CPU ...");
-        let losses = losses::<B>(device, seed)?;
-        let cpu = losses_on_cpu(seed)?;
+        let (losses, cpu) = if only.is_empty() {
+            eprintln!("{STEPS} training steps here and on the CPU ...");
+            (losses::<B>(device, seed)?, losses_on_cpu(seed)?)
+        } else {
+            Default::default()
+        };
         let parity: Vec<Step> = losses
             .into_iter()
             .zip(cpu)
@@ -176,7 +184,8 @@ impl Report {
         } else {
             format!("{} of {comparisons} comparisons FAILED", self.failed)
         };
-        format!("{operations}\n{parity}\n{}: {outcome} (seed {})\n", self.device, self.seed)
+        let parity = if self.parity.is_empty() { String::new() } else { format!("{parity}\n") };
+        format!("{operations}\n{parity}{}: {outcome} (seed {})\n", self.device, self.seed)
     }
 }
 

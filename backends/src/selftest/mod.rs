@@ -56,16 +56,47 @@ const DIMS: [BlockDims; 2] = [
     BlockDims { batch: 2, seq: 33, heads: 2, head_dim: 64, rotary_dim: 32, mlp: 512 },
 ];
 
-/// Runs the kernels with inputs in `dtype`, which the device must support; the inputs follow from `seed`.
-pub fn run<B: DecoderBackend>(device: &B::Device, dtype: DType, seed: u64) -> Vec<Case> {
+/// Operations that are run together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Norm,
+    Activations,
+    Embedding,
+    Optimizer,
+    Linear,
+    Loss,
+    Attention,
+}
+
+impl Group {
+    pub const ALL: [Self; 7] =
+        [Self::Norm, Self::Activations, Self::Embedding, Self::Optimizer, Self::Linear, Self::Loss, Self::Attention];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Norm => "norm",
+            Self::Activations => "activations",
+            Self::Embedding => "embedding",
+            Self::Optimizer => "optimizer",
+            Self::Linear => "linear",
+            Self::Loss => "loss",
+            Self::Attention => "attention",
+        }
+    }
+}
+
+/// Runs a group's kernels with inputs in `dtype`, which the device must support; the inputs follow from `seed`.
+pub fn run<B: DecoderBackend>(device: &B::Device, group: Group, dtype: DType, seed: u64) -> Vec<Case> {
     let mut bench = Bench::<B> { device: device.clone(), dtype, state: mix64(seed), cases: Vec::new() };
-    norm::run(&mut bench);
-    activations::run(&mut bench);
-    embedding::run(&mut bench);
-    optimizer::run(&mut bench);
-    linear::run(&mut bench);
-    loss::run(&mut bench);
-    attention::run(&mut bench);
+    match group {
+        Group::Norm => norm::run(&mut bench),
+        Group::Activations => activations::run(&mut bench),
+        Group::Embedding => embedding::run(&mut bench),
+        Group::Optimizer => optimizer::run(&mut bench),
+        Group::Linear => linear::run(&mut bench),
+        Group::Loss => loss::run(&mut bench),
+        Group::Attention => attention::run(&mut bench),
+    }
     bench.cases
 }
 
@@ -127,7 +158,20 @@ impl<B: DecoderBackend> Bench<B> {
         found: Tensor<B, D>,
         expected: Tensor<Flex, D>,
     ) {
-        let tolerance = tolerance(found.dtype());
+        let dtype = found.dtype();
+        self.compare_rounded(op, shape, dtype, found, expected);
+    }
+
+    /// Compares a result that was computed from values rounded to `dtype`, wider as it may be itself.
+    fn compare_rounded<const D: usize>(
+        &mut self,
+        op: &'static str,
+        shape: &str,
+        dtype: DType,
+        found: Tensor<B, D>,
+        expected: Tensor<Flex, D>,
+    ) {
+        let tolerance = tolerance(dtype);
         let error = relative_error(&host(found), &host(expected));
         self.cases.push(Case { op, dtype: self.dtype, shape: shape.into(), error, tolerance });
     }
@@ -173,8 +217,10 @@ mod tests {
     #[test]
     fn the_cpu_agrees_with_the_reference() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            for case in run::<Flex>(&Default::default(), dtype, 3) {
-                assert!(case.passed(), "{case:?}");
+            for group in Group::ALL {
+                for case in run::<Flex>(&Default::default(), group, dtype, 3) {
+                    assert!(case.passed(), "{case:?}");
+                }
             }
         }
     }

@@ -7,9 +7,11 @@
 use cubecl::prelude::*;
 
 use super::{
-    Blueprint, DRAWN, DropoutScalars, KernelDropout, Pass, Shape, Sizes, add_dot, drop_row, held, place, word,
+    Blueprint, DRAWN, DropoutScalars, KernelDropout, Pass, Shape, Sizes, add_dot, drop_row, held, place, tensor_cores,
+    word,
 };
 use crate::device::{Buffer, cubes};
+use crate::elementwise::width;
 use crate::packed::{packed, unpacked};
 use crate::philox::{factor, words};
 
@@ -332,7 +334,7 @@ pub struct Gradients<R: Runtime> {
     pub lse: TensorBinding<R>,
     /// `[B * H * T]` fp32, scratch.
     pub delta: TensorBinding<R>,
-    /// Two of N x C fp32 values.
+    /// Two of `scratch_len` fp32 values.
     pub scratch: [TensorBinding<R>; 2],
     /// `[N, W]`: columns `..3C` are written.
     pub into: Buffer<R>,
@@ -345,27 +347,89 @@ pub fn attention_backward<R: Runtime>(
     dropout: Option<DropoutScalars>,
     gradients: Gradients<R>,
 ) {
-    let Gradients { d_o, fused, o, lse, delta, scratch, into } = gradients;
+    let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
+    let Gradients { d_o, o, delta, .. } = &gradients;
+    let by = width(&[shape.head_dim]);
+    // SAFETY: a unit past the last row ends before it reads or writes.
+    unsafe {
+        delta_kernel::launch_unchecked(
+            client,
+            cubes(client, (shape.batch * shape.heads * shape.seq).div_ceil(DELTA_UNITS)),
+            CubeDim::new_1d(DELTA_UNITS as u32),
+            by,
+            array(&d_o.binding),
+            array(&o.binding),
+            array(delta),
+            shape.launch(by),
+            by,
+            [d_o.dtype, o.dtype],
+        );
+    }
+    let dtypes = [gradients.fused.dtype, gradients.d_o.dtype, gradients.into.dtype];
+    match tensor_cores::Blueprint::new(client, &shape, dropout.is_some(), &dtypes) {
+        Some(blueprint) => on_tensor_cores(client, shape, dropout, gradients, blueprint),
+        None => on_units(client, shape, dropout, gradients),
+    }
+}
+
+fn on_tensor_cores<R: Runtime>(
+    client: &ComputeClient<R>,
+    shape: Shape,
+    dropout: Option<DropoutScalars>,
+    gradients: Gradients<R>,
+    blueprint: tensor_cores::Blueprint,
+) {
+    let Gradients { d_o, fused, lse, delta, into, .. } = gradients;
+    let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
+    let count = cubes(client, shape.seq.div_ceil(blueprint.backward_rows()) * shape.heads * shape.batch);
+    let dim = CubeDim::new_1d(blueprint.units() as u32);
+    // SAFETY: as in forward; `into` has the shape of `fused`, and each unit writes its own rows and head only.
+    unsafe {
+        tensor_cores::dq_kernel::launch_unchecked(
+            client,
+            count.clone(),
+            dim,
+            array(&fused.binding),
+            array(&d_o.binding),
+            array(&lse),
+            array(&delta),
+            array(&into.binding),
+            shape.launch(8),
+            DropoutScalars::launch(dropout),
+            blueprint,
+            fused.dtype,
+        );
+        tensor_cores::dk_dv_kernel::launch_unchecked(
+            client,
+            count,
+            dim,
+            array(&fused.binding),
+            array(&d_o.binding),
+            array(&lse),
+            array(&delta),
+            array(&into.binding),
+            shape.launch(8),
+            DropoutScalars::launch(dropout),
+            blueprint,
+            fused.dtype,
+        );
+    }
+}
+
+fn on_units<R: Runtime>(
+    client: &ComputeClient<R>,
+    shape: Shape,
+    dropout: Option<DropoutScalars>,
+    gradients: Gradients<R>,
+) {
+    let Gradients { d_o, fused, lse, delta, scratch, into, .. } = gradients;
     let blueprint = Blueprint::new(client, &shape, dropout.is_some(), Pass::Backward, [fused.dtype, d_o.dtype]);
     let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
-    let rows = shape.batch * shape.heads * shape.seq;
     let count = cubes(client, blueprint.tiles(shape.seq) * shape.heads * shape.batch);
     let dim = CubeDim::new_1d(blueprint.units as u32);
     let dtypes = [blueprint.fused.dtype, blueprint.gradient.dtype, blueprint.scratch.dtype, into.dtype];
     // SAFETY: as in forward; `into` has the shape of `fused`, and each unit writes its own rows and head only.
     unsafe {
-        delta_kernel::launch_unchecked(
-            client,
-            cubes(client, rows.div_ceil(DELTA_UNITS)),
-            CubeDim::new_1d(DELTA_UNITS as u32),
-            blueprint.width,
-            array(&d_o.binding),
-            array(&o.binding),
-            array(&delta),
-            shape.launch(blueprint.width),
-            blueprint.width,
-            [d_o.dtype, o.dtype],
-        );
         dq_kernel::launch_unchecked(
             client,
             count.clone(),

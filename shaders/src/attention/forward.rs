@@ -2,7 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::{Blueprint, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, drop_row, held, place};
+use super::{
+    Blueprint, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, drop_row, held, place, tensor_cores,
+};
 use crate::device::{Buffer, cubes};
 use crate::packed::{packed, unpacked};
 
@@ -139,7 +141,7 @@ fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>
 }
 
 /// Attention of the rotated q, k and v in `fused` `[N, W]`: writes `o` `[N, C]` in the same dtype and `lse` `[B * H * T]`
-/// fp32 (natural logarithm, of the scaled scores). `scratch` holds N x C fp32 values.
+/// fp32 (natural logarithm, of the scaled scores). `scratch` holds `scratch_len` values.
 pub fn attention_forward<R: Runtime>(
     client: &ComputeClient<R>,
     shape: Shape,
@@ -148,6 +150,25 @@ pub fn attention_forward<R: Runtime>(
     o: Buffer<R>,
     [lse, scratch]: [TensorBinding<R>; 2],
 ) {
+    let array = |binding: TensorBinding<R>| binding.into_tensor_arg().into_array_arg();
+    if let Some(blueprint) = tensor_cores::Blueprint::new(client, &shape, dropout.is_some(), &[fused.dtype, o.dtype]) {
+        let count = shape.seq.div_ceil(blueprint.forward_rows()) * shape.heads * shape.batch;
+        // SAFETY: as below.
+        return unsafe {
+            tensor_cores::forward_kernel::launch_unchecked(
+                client,
+                cubes(client, count),
+                CubeDim::new_1d(blueprint.units() as u32),
+                array(fused.binding),
+                array(o.binding),
+                array(lse),
+                shape.launch(8),
+                DropoutScalars::launch(dropout),
+                blueprint,
+                fused.dtype,
+            )
+        };
+    }
     let blueprint = Blueprint::new(client, &shape, dropout.is_some(), Pass::Forward, [fused.dtype, o.dtype]);
     let count = blueprint.tiles(shape.seq) * shape.heads * shape.batch;
     let dtypes = [blueprint.fused.dtype, o.dtype, blueprint.scratch.dtype];
@@ -162,8 +183,8 @@ pub fn attention_forward<R: Runtime>(
             blueprint.scratch.components,
             fused.arg(),
             o.arg(),
-            lse.into_tensor_arg().into_array_arg(),
-            scratch.into_tensor_arg().into_array_arg(),
+            array(lse),
+            array(scratch),
             shape.launch(blueprint.width),
             DropoutScalars::launch(dropout),
             blueprint,

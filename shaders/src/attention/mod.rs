@@ -11,6 +11,7 @@
 
 mod backward;
 mod forward;
+mod tensor_cores;
 
 pub use backward::{Gradients, attention_backward};
 pub use forward::attention_forward;
@@ -21,6 +22,13 @@ use crate::device::{Class, check_iterations};
 use crate::elementwise::width;
 use crate::packed::Packing;
 use crate::philox::{Dropout as KernelDropout, DropoutLaunch, Words, factor, words};
+
+/// fp32 values of scratch that forward, and each of the two of backward, needs for this shape: none where the sums stay in
+/// registers. `dtypes` are those of the fused projection and of o's gradient (of o in forward).
+pub fn scratch_len<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dtypes: [StorageType; 2]) -> usize {
+    let in_registers = tensor_cores::Blueprint::new(client, shape, false, &dtypes).is_some();
+    if in_registers { 0 } else { shape.batch * shape.seq * shape.heads * shape.head_dim }
+}
 
 /// Far below any score, yet finite: WGSL has no infinities to rely on.
 pub(crate) const MASKED: f32 = -1.0e30;

@@ -2,7 +2,9 @@
 
 use burn_cubecl::CubeRuntime;
 use burn_tensor::{DType, Tensor};
-use trainer_shaders::attention::{DropoutScalars, Gradients, Shape, attention_backward, attention_forward};
+use trainer_shaders::attention::{
+    DropoutScalars, Gradients, Shape, attention_backward, attention_forward, scratch_len,
+};
 
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, owned};
 use crate::dropout::{Dropout, Site};
@@ -31,7 +33,8 @@ pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     let fused = cube(fused);
     let o = empty(&fused, [dims.tokens(), dims.hidden()], fused.dtype);
     let lse = empty(&fused, [dims.tokens() * dims.heads], DType::F32);
-    let scratch = empty(&fused, [dims.tokens() * dims.hidden()], DType::F32);
+    let len = scratch_len(&fused.client, &shape(dims), [fused.dtype, o.dtype].map(Into::into));
+    let scratch = empty(&fused, [len], DType::F32);
     let saved = [&lse, &scratch].map(binding);
     attention_forward(&fused.client, shape(dims), dropout.map(scalars), buffer(&fused), buffer(&o), saved);
     Attended { o: float(o), lse: float(lse) }
@@ -48,7 +51,8 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     let into = owned(into);
     let (d_o, fused, o, lse) = (cube(d_o), cube(fused), cube(attended.o), cube(attended.lse));
     let delta = empty(&into, [dims.tokens() * dims.heads], DType::F32);
-    let scratch = [(); 2].map(|()| empty(&into, [dims.tokens() * dims.hidden()], DType::F32));
+    let len = scratch_len(&fused.client, &shape(dims), [fused.dtype, d_o.dtype].map(Into::into));
+    let scratch = [(); 2].map(|()| empty(&into, [len], DType::F32));
     let gradients = Gradients {
         d_o: buffer(&d_o),
         fused: buffer(&fused),
