@@ -172,17 +172,23 @@ macro_rules! api {
 fn attribute(driver: &Driver, attribute: c_int) -> c_int {
     let hopper = driver.capability >= 90;
     match attribute {
-        1..=3 => 1024,                                    // threads a block, block x, y
-        4 => 64,                                          // block z
-        5 => c_int::MAX,                                  // grid x
-        6 | 7 => 65535,                                   // grid y, z
-        8 => 48 << 10,                                    // shared memory a block
-        10 => 32,                                         // warp
-        16 => if hopper { 132 } else { 108 },             // multiprocessors
-        75 => driver.capability / 10,                     // compute capability
+        1..=3 => 1024,   // threads a block, block x, y
+        4 => 64,         // block z
+        5 => c_int::MAX, // grid x
+        6 | 7 => 65535,  // grid y, z
+        8 => 48 << 10,   // shared memory a block
+        10 => 32,        // warp
+        16 => {
+            if hopper {
+                132
+            } else {
+                108
+            }
+        } // multiprocessors
+        75 => driver.capability / 10, // compute capability
         76 => driver.capability % 10,
-        97 => (if hopper { 227 } else { 163 }) << 10,     // shared memory a block, opted in
-        115 => 1,                                         // memory pools
+        97 => (if hopper { 227 } else { 163 }) << 10, // shared memory a block, opted in
+        115 => 1,                                     // memory pools
         _ => 0,
     }
 }

@@ -53,7 +53,9 @@ impl Lowerer {
                 (true, matrix, order, shape, space, kind)
             }
             ["wmma", "store", "d", "sync", "aligned", order, shape, kind] => (false, "d", order, shape, "", kind),
-            ["wmma", "store", "d", "sync", "aligned", order, shape, space, kind] => (false, "d", order, shape, space, kind),
+            ["wmma", "store", "d", "sync", "aligned", order, shape, space, kind] => {
+                (false, "d", order, shape, space, kind)
+            }
             _ => return unknown(),
         };
         count(operands, 2..=3)?;

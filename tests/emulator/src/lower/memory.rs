@@ -9,8 +9,8 @@ use crate::parse::{Operand, type_bytes};
 /// Memory order, scope, caching and eviction: nothing of it changes what a value is here.
 fn is_hint(part: &str) -> bool {
     const HINTS: [&str; 22] = [
-        "weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys", "nc", "mmio", "ca",
-        "cg", "cs", "lu", "cv", "wb", "wt", "noftz", "unified", "sc",
+        "weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys", "nc", "mmio",
+        "ca", "cg", "cs", "lu", "cv", "wb", "wt", "noftz", "unified", "sc",
     ];
     HINTS.contains(&part) || part.starts_with("L1::") || part.starts_with("L2::") || part.starts_with("level::")
 }

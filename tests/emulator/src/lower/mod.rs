@@ -56,7 +56,9 @@ impl Draft {
     pub fn targets(&self) -> Vec<usize> {
         match self.kind {
             Kind::Branch => vec![self.imm as usize],
-            Kind::Indexed => self.list.iter().map(|target| if let Ref::Raw(at) = target { *at as usize } else { 0 }).collect(),
+            Kind::Indexed => {
+                self.list.iter().map(|target| if let Ref::Raw(at) = target { *at as usize } else { 0 }).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -162,8 +164,9 @@ impl Lowerer {
         let mut starts = Vec::with_capacity(entry.statements.len() + 1);
         for statement in &entry.statements {
             starts.push(self.code.len());
-            self.statement(entry, statement)
-                .map_err(|reason| format!("kernel {}, PTX line {}: {}: {reason}", entry.name, statement.line, statement.mnemonic))?;
+            self.statement(entry, statement).map_err(|reason| {
+                format!("kernel {}, PTX line {}: {}: {reason}", entry.name, statement.line, statement.mnemonic)
+            })?;
         }
         starts.push(self.code.len());
         self.guard = None;
@@ -187,7 +190,12 @@ impl Lowerer {
     }
 
     fn finish(
-        self, name: String, parameters: Vec<(usize, usize)>, parameter_bytes: usize, static_shared: usize, local: usize,
+        self,
+        name: String,
+        parameters: Vec<(usize, usize)>,
+        parameter_bytes: usize,
+        static_shared: usize,
+        local: usize,
     ) -> Kernel {
         let (places, register_bytes) = allocate(&self.code, &self.wide);
         let place = |reference: Ref| match reference {
@@ -387,11 +395,12 @@ impl Lowerer {
         let parts: Vec<&str> = statement.mnemonic.split('.').collect();
         let operands = &statement.operands[..];
         match (parts[0], *parts.last().expect("split gives a part")) {
-            ("bra" | "brx" | "ret" | "exit" | "bar" | "barrier" | "trap", _) => {
-                self.control(entry, statement, &parts)
-            }
+            ("bra" | "brx" | "ret" | "exit" | "bar" | "barrier" | "trap", _) => self.control(entry, statement, &parts),
             ("shfl" | "vote" | "match" | "activemask" | "redux" | "elect", _) => self.warp_wide(&parts, operands),
-            ("membar" | "fence" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "nanosleep" | "pmevent", _) => Ok(()),
+            (
+                "membar" | "fence" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "nanosleep" | "pmevent",
+                _,
+            ) => Ok(()),
             ("and" | "or" | "xor" | "not", "pred") => self.logic(parts[0], operands),
             ("mov", _) => self.mov(&parts, operands),
             ("cvta", _) => self.cvta(&parts, operands),

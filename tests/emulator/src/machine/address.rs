@@ -71,7 +71,10 @@ impl Warp {
                 }
                 let at = ranges.partition_point(|range| range.1 <= address);
                 if at == ranges.len() || address < ranges[at].0 || address + bytes > ranges[at].1 {
-                    let text = format!("out of bounds: {bytes} bytes at global address {address:#x}, {}", near(ranges, at, address));
+                    let text = format!(
+                        "out of bounds: {bytes} bytes at global address {address:#x}, {}",
+                        near(ranges, at, address)
+                    );
                     self.fail(inst.line, Some(lane), text);
                 }
                 self.hints[self.pc] = at as u32;
@@ -95,7 +98,12 @@ impl Warp {
     /// The pointers of all lanes that the instruction acts on; those of the others are not to be used.
     #[inline(always)]
     pub fn pointers(
-        &mut self, inst: &Inst, space: Space, addresses: &[u64; LANES], bytes: u64, align: u64,
+        &mut self,
+        inst: &Inst,
+        space: Space,
+        addresses: &[u64; LANES],
+        bytes: u64,
+        align: u64,
     ) -> [*mut u8; LANES] {
         // One test for all lanes where the memory is one range; each lane by itself where that fails.
         let (low, high, base) = match space {

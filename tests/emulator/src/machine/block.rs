@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use crate::launch::Launch;
 use crate::machine::warp::{Group, State, Stop, Warp};
-use crate::program::{
-    BARRIER_ALIGNED, BARRIER_AND, BARRIER_OR, BARRIER_POPC, Kernel, LANES, Line,
-};
+use crate::program::{BARRIER_ALIGNED, BARRIER_AND, BARRIER_OR, BARRIER_POPC, Kernel, LANES, Line};
 
 /// A block's shared memory, as its warps see it.
 #[derive(Clone, Copy)]

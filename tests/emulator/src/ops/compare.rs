@@ -167,7 +167,9 @@ mod tests {
             }
         }
         for kind in ["f16", "bf16", "f32", "f64"] {
-            for comparison in ["eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"] {
+            for comparison in
+                ["eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"]
+            {
                 assert!(find(comparison, kind).is_some(), "{comparison}.{kind}");
             }
         }

@@ -1,9 +1,7 @@
 //! cvt (PTX ISA, "Data Movement and Conversion Instructions: cvt"): rows for the frequent pairs of types, and one general
 //! function for all others.
 
-use crate::half::{
-    BF16, F16, F32, Format, Rounding, TF32, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow,
-};
+use crate::half::{BF16, F16, F32, Format, Rounding, TF32, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow};
 use crate::machine::warp::Warp;
 use crate::ops::float::saturate;
 use crate::ops::{map1, map2, table};

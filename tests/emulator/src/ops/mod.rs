@@ -158,9 +158,7 @@ pub unsafe fn map2<D: Lane, A: Lane, B: Lane>(warp: &mut Warp, inst: &Inst, f: i
 pub unsafe fn map3<D: Lane, A: Lane, B: Lane, C: Lane>(warp: &mut Warp, inst: &Inst, f: impl Fn(A, B, C) -> D) {
     let mut result = [D::Raw::default(); LANES];
     // SAFETY: by this function's contract.
-    let (a, b, c) = unsafe {
-        (&*warp.source::<A>(inst.a), &*warp.source::<B>(inst.b), &*warp.source::<C>(inst.c))
-    };
+    let (a, b, c) = unsafe { (&*warp.source::<A>(inst.a), &*warp.source::<B>(inst.b), &*warp.source::<C>(inst.c)) };
     for lane in 0..LANES {
         result[lane] = f(A::get(a[lane]), B::get(b[lane]), C::get(c[lane])).put();
     }
@@ -174,7 +172,9 @@ pub unsafe fn map3<D: Lane, A: Lane, B: Lane, C: Lane>(warp: &mut Warp, inst: &I
 /// As for `map1`.
 #[inline(always)]
 pub unsafe fn map4<D: Lane, A: Lane, B: Lane, C: Lane, E: Lane>(
-    warp: &mut Warp, inst: &Inst, f: impl Fn(A, B, C, E) -> D,
+    warp: &mut Warp,
+    inst: &Inst,
+    f: impl Fn(A, B, C, E) -> D,
 ) {
     let mut result = [D::Raw::default(); LANES];
     // SAFETY: by this function's contract.
@@ -195,5 +195,8 @@ pub unsafe fn map4<D: Lane, A: Lane, B: Lane, C: Lane, E: Lane>(
 
 /// The row for an arithmetic mnemonic.
 pub fn find(name: &str) -> Option<Entry> {
-    integer::find(name).or_else(|| float::find(name)).or_else(|| small_float::find(name)).or_else(|| convert::find(name))
+    integer::find(name)
+        .or_else(|| float::find(name))
+        .or_else(|| small_float::find(name))
+        .or_else(|| convert::find(name))
 }

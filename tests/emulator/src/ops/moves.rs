@@ -22,10 +22,36 @@ pub fn copying(wide: bool) -> Exec {
 
 /// The special registers that `aux` counts.
 pub const SPECIAL: [&str; 30] = [
-    "%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x",
-    "%nctaid.y", "%nctaid.z", "%laneid", "%warpid", "%nwarpid", "%smid", "%nsmid", "%gridid", "%lanemask_eq",
-    "%lanemask_le", "%lanemask_lt", "%lanemask_ge", "%lanemask_gt", "%clock", "%clock_hi", "%clock64", "%globaltimer",
-    "%dynamic_smem_size", "%total_smem_size", "%activemask",
+    "%tid.x",
+    "%tid.y",
+    "%tid.z",
+    "%ntid.x",
+    "%ntid.y",
+    "%ntid.z",
+    "%ctaid.x",
+    "%ctaid.y",
+    "%ctaid.z",
+    "%nctaid.x",
+    "%nctaid.y",
+    "%nctaid.z",
+    "%laneid",
+    "%warpid",
+    "%nwarpid",
+    "%smid",
+    "%nsmid",
+    "%gridid",
+    "%lanemask_eq",
+    "%lanemask_le",
+    "%lanemask_lt",
+    "%lanemask_ge",
+    "%lanemask_gt",
+    "%clock",
+    "%clock_hi",
+    "%clock64",
+    "%globaltimer",
+    "%dynamic_smem_size",
+    "%total_smem_size",
+    "%activemask",
 ];
 
 /// Whether the special register has 64 bits.
@@ -97,7 +123,11 @@ unsafe fn pack<D: Lane>(warp: &mut Warp, inst: &Inst, of: impl Fn(u64) -> D::Raw
 }
 
 pub fn packing(wide: bool) -> Exec {
-    if wide { exec!(|w, i| pack::<u64>(w, i, |value| value)) } else { exec!(|w, i| pack::<u32>(w, i, |value| value as u32)) }
+    if wide {
+        exec!(|w, i| pack::<u64>(w, i, |value| value))
+    } else {
+        exec!(|w, i| pack::<u32>(w, i, |value| value as u32))
+    }
 }
 
 /// `mov.b64 {a, b}, d`

@@ -13,9 +13,7 @@ pub const SHUFFLES: [&str; 4] = ["up", "down", "bfly", "idx"];
 /// As for `Exec`; all are words but p.
 pub unsafe fn shuffle(warp: &mut Warp, inst: &Inst) {
     // SAFETY: by this function's contract.
-    let (a, b, c) = unsafe {
-        (*warp.source::<u32>(inst.a), *warp.source::<u32>(inst.b), *warp.source::<u32>(inst.c))
-    };
+    let (a, b, c) = unsafe { (*warp.source::<u32>(inst.a), *warp.source::<u32>(inst.b), *warp.source::<u32>(inst.c)) };
     let (mut result, mut inside) = (a, 0);
     for lane in (0..LANES as u32).filter(|lane| warp.mask >> lane & 1 == 1) {
         let (b, c) = (b[lane as usize] & 31, c[lane as usize]);

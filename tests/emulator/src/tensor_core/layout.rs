@@ -7,7 +7,10 @@ use super::{Element, Fragment, Plan};
 use crate::program::LANES;
 
 fn fragment(
-    element: Element, (rows, columns): (usize, usize), per_lane: usize, place: impl Fn(usize, usize) -> (usize, usize),
+    element: Element,
+    (rows, columns): (usize, usize),
+    per_lane: usize,
+    place: impl Fn(usize, usize) -> (usize, usize),
 ) -> Fragment {
     let mut places = Vec::with_capacity(per_lane * LANES);
     for i in 0..per_lane {
