@@ -161,6 +161,7 @@ macro_rules! api {
         /// # Safety
         /// As cuda.h says of the pointers.
         #[unsafe(no_mangle)]
+        #[allow(unused_unsafe, reason = "some only write through put()")]
         pub unsafe extern "C" fn $name($($argument: $type),*) -> Status {
             // SAFETY: the caller's pointers are valid, as cuda.h asks.
             unsafe { $body }

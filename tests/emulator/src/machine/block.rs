@@ -77,7 +77,7 @@ impl Block {
             // Any warp, for 1 to 4095 instructions, short turns as likely as long ones: a missing barrier shows itself.
             let draw = self.draw();
             let at = (draw >> 32) as usize % running.len();
-            let quantum = 1 + (draw as u32 & 0xfff) >> (draw >> 12 & 0xf).min(11);
+            let quantum = (1 + (draw as u32 & 0xfff)) >> (draw >> 12 & 0xf).min(11);
             match self.step(running[at], quantum.max(1)) {
                 Stop::Paused => {}
                 Stop::Blocked | Stop::Finished => {

@@ -64,7 +64,7 @@ pub fn mma(mnemonic: &str) -> Option<Plan> {
 /// it may be on a device.
 pub fn wmma(element: Element, rows: usize, columns: usize, registers: usize, row_major: bool) -> Option<Fragment> {
     let (per_lane, count) = (registers * element.per_register(), rows * columns);
-    if per_lane == 0 || per_lane * LANES % count != 0 {
+    if per_lane == 0 || !(per_lane * LANES).is_multiple_of(count) {
         return None;
     }
     Some(fragment(element, (rows, columns), per_lane, |lane, i| {
