@@ -1,8 +1,9 @@
-//! CUDA without a GPU: a real run of the program on a fake driver (tests/cuda/fake_driver.c), so that NVRTC compiles every
-//! kernel that phi-1's training step launches, for an A100 and for a Hopper; ptxas then tells registers and spills.
+//! CUDA without a GPU: real runs of the program on the emulated driver (tests/emulator). NVRTC compiles every kernel that
+//! phi-1's training step launches, for an A100 and for a Hopper, and ptxas tells registers and spills; the self-test's
+//! kernels are also executed, against the reference.
 //!
-//! Needs a C compiler and the folder of NVIDIA's wheels (`make test` installs them under target/cuda-wheels;
-//! TRAINER_CUDA_WHEELS names another place); without them the test says that it is skipped.
+//! Needs the folder of NVIDIA's wheels (`make test` installs them under target/cuda-wheels; TRAINER_CUDA_WHEELS names
+//! another place); without it the tests say that they are skipped.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,20 +25,17 @@ fn wheels() -> Option<PathBuf> {
     root.join("cuda_nvrtc/lib").is_dir().then_some(root)
 }
 
-/// The fake driver's library and a toolkit folder with the wheels' headers in one place.
-fn set_up(dir: &Path, wheels: &Path) -> Result<(), String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/fake_driver.c");
-    let library = dir.join("libcuda.so.1");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
-    if !built.map_err(|error| format!("no C compiler (cc): {error}"))?.success() {
-        panic!("the fake driver does not compile");
-    }
+/// The emulator's library under the driver's name, and a toolkit folder with the wheels' headers in one place.
+fn set_up(dir: &Path, wheels: &Path) {
+    // A dev-dependency's shared library lies beside the test that cargo built with it.
+    let library = std::env::current_exe().unwrap().with_file_name("libcuda_emulator.so");
+    assert!(library.is_file(), "{} is missing: cargo builds it with this test", library.display());
+    std::os::unix::fs::symlink(library, dir.join("libcuda.so.1")).unwrap();
     let include = dir.join("toolkit/include");
     fs::create_dir_all(&include).unwrap();
     for part in ["cuda_nvrtc", "cuda_runtime", "cuda_nvcc", "cuda_cccl"] {
         merge(&wheels.join(part).join("include"), &include);
     }
-    Ok(())
 }
 
 /// Links every file below `from` to the same place below `to`.
@@ -53,19 +51,22 @@ fn merge(from: &Path, to: &Path) {
     }
 }
 
-/// Runs the program on the fake driver; the PTX of every kernel is then in the returned folder.
+/// The program on the emulated driver.
+fn program(dir: &Path, wheels: &Path, capability: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+    command
+        .args(["--backend", "cuda"])
+        .env("LD_LIBRARY_PATH", format!("{}:{}", dir.display(), wheels.join("cuda_nvrtc/lib").display()))
+        .env("CUDA_PATH", dir.join("toolkit"))
+        .env("CUDA_EMULATOR_CAPABILITY", capability);
+    command
+}
+
+/// Runs the program without executing a kernel; the PTX of every kernel is then in the returned folder.
 fn compile(dir: &Path, wheels: &Path, capability: &str, arguments: &[&str]) -> PathBuf {
     let ptx = dir.join(format!("sm_{capability}"));
     fs::create_dir_all(&ptx).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_trainer"))
-        .args(["--backend", "cuda"])
-        .args(arguments)
-        .env("LD_LIBRARY_PATH", format!("{}:{}", dir.display(), wheels.join("cuda_nvrtc/lib").display()))
-        .env("CUDA_PATH", dir.join("toolkit"))
-        .env("FAKE_CUDA_DIR", &ptx)
-        .env("FAKE_CUDA_CAPABILITY", capability)
-        .output()
-        .unwrap();
+    let output = program(dir, wheels, capability).args(arguments).env("CUDA_EMULATOR_DIR", &ptx).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "sm_{capability}: {}\n{stderr}", output.status);
     assert!(!stderr.contains("panicked") && !stderr.contains("Error"), "sm_{capability}: {stderr}");
@@ -109,17 +110,53 @@ fn assemble(ptx: &Path, wheels: &Path, architecture: &str) -> Vec<Kernel> {
         .collect()
 }
 
-#[test]
-fn every_kernel_of_a_phi_1_step_compiles() {
+/// A folder that is set up for runs, and the wheels; `None` where they are missing, which it says.
+fn prepared() -> Option<(tempfile::TempDir, PathBuf)> {
     let Some(wheels) = wheels() else {
         eprintln!("SKIPPED: NVIDIA's NVRTC and ptxas wheels are not installed (make test does that)");
-        return;
+        return None;
     };
     let dir = tempfile::tempdir().unwrap();
-    if let Err(missing) = set_up(dir.path(), &wheels) {
-        eprintln!("SKIPPED: {missing}");
-        return;
-    }
+    set_up(dir.path(), &wheels);
+    Some((dir, wheels))
+}
+
+/// Every operation of the self-test, in three dtypes, and ten training steps: a violation in a kernel ends the run.
+fn self_test(capability: &str) {
+    let Some((dir, wheels)) = prepared() else { return };
+    let output = program(dir.path(), &wheels, capability)
+        .env("CUDA_EMULATOR_EXECUTE", "1")
+        .args(["selftest", "--seed", "1", "--json"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("sm_{capability}: {}: {error}\n{stderr}", output.status));
+    let rows = |key: &str| report[key].as_array().unwrap().clone();
+    let failed: Vec<_> =
+        rows("operations").into_iter().chain(rows("parity")).filter(|row| row["passed"] != true).collect();
+    assert!(failed.is_empty(), "sm_{capability}: {failed:#?}");
+    assert!(output.status.success(), "sm_{capability}: {}\n{stderr}", output.status);
+    let operations = rows("operations").len();
+    assert!(operations >= COMPARISONS, "sm_{capability}: {operations} comparisons");
+}
+
+/// Fewer mean that cases, or a whole dtype, were left out.
+const COMPARISONS: usize = 673;
+
+#[test]
+fn self_test_on_sm_80() {
+    self_test("80");
+}
+
+#[test]
+fn self_test_on_sm_90() {
+    self_test("90");
+}
+
+#[test]
+fn every_kernel_of_a_phi_1_step_compiles() {
+    let Some((dir, wheels)) = prepared() else { return };
     // phi-1's widths and sequences, one block.
     let step = [
         "bench",
