@@ -12,7 +12,8 @@ use criterion::{Criterion, Throughput};
 use trainer_backends::discovery::{Request, choose};
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{
-    AdamWBuffers, AdamWStep, Attended, BlockDims, MatrixSlot, NormGrads, RotaryTable, Turn, VectorSlot, WeightGrads,
+    AdamWBuffers, AdamWStep, Attended, BiasGrad, BlockDims, MatrixSlot, NormGrads, RotaryTable, Turn, VectorSlot,
+    WeightGrads,
 };
 use trainer_backends::{DecoderBackend, reference};
 
@@ -158,12 +159,18 @@ impl<B: DecoderBackend> Bench<'_, B> {
         let ((fused, fused_r), (dh, dh_r)) = (self.draw([n, w], dtype), self.draw([n, dims.mlp], dtype));
         self.check("gelu", B::gelu_tanh(fused.clone(), dims), reference::gelu(fused_r.clone(), dims));
         self.time("gelu", "forward", 2 * n * dims.mlp * size, || B::gelu_tanh(fused.clone(), dims));
-        let into = B::gelu_tanh_backward(dh.clone(), fused.clone(), dims, fused.clone() * 1.0);
-        let expected = reference::gelu_backward(dh_r, fused_r.clone(), dims, fused_r.clone());
+        let bias = VectorSlot { offset: 0, len: dims.mlp };
+        let (mut flat, mut flat_r) = self.draw([dims.mlp], DType::F32);
+        let grad = BiasGrad { flat: &mut flat, bias };
+        let into = B::gelu_tanh_backward(dh.clone(), fused.clone(), dims, fused.clone() * 1.0, grad);
+        let grad = BiasGrad { flat: &mut flat_r, bias };
+        let expected = reference::gelu_backward(dh_r, fused_r.clone(), dims, fused_r.clone(), grad);
         self.check("gelu backward", into.clone(), expected);
+        self.check("gelu backward bias", flat.clone(), flat_r);
         let mut into = Some(into);
         self.time("gelu", "backward", 3 * n * dims.mlp * size, || {
-            into = Some(B::gelu_tanh_backward(dh.clone(), fused.clone(), dims, into.take().expect("put back")));
+            let grad = BiasGrad { flat: &mut flat, bias };
+            into = Some(B::gelu_tanh_backward(dh.clone(), fused.clone(), dims, into.take().expect("put back"), grad));
         });
 
         let angles = [dims.seq, dims.rotary_dim / 2];

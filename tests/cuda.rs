@@ -121,12 +121,13 @@ fn prepared() -> Option<(tempfile::TempDir, PathBuf)> {
     Some((dir, wheels))
 }
 
-/// Every operation of the self-test, in three dtypes, and ten training steps: a violation in a kernel ends the run.
-fn self_test(capability: &str) {
+/// The self-test in three dtypes, whole or only some `groups`: a violation in a kernel ends the run.
+fn self_test(capability: &str, groups: Option<&str>, comparisons: usize) {
     let Some((dir, wheels)) = prepared() else { return };
     let output = program(dir.path(), &wheels, capability)
         .env("CUDA_EMULATOR_EXECUTE", "1")
         .args(["selftest", "--seed", "1", "--json"])
+        .args(groups.map(|groups| ["--only", groups]).into_iter().flatten())
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -138,20 +139,19 @@ fn self_test(capability: &str) {
     assert!(failed.is_empty(), "sm_{capability}: {failed:#?}");
     assert!(output.status.success(), "sm_{capability}: {}\n{stderr}", output.status);
     let operations = rows("operations").len();
-    assert!(operations >= COMPARISONS, "sm_{capability}: {operations} comparisons");
+    // Fewer mean that cases, or a whole dtype, were left out.
+    assert!(operations >= comparisons, "sm_{capability}: {operations} comparisons");
 }
-
-/// Fewer mean that cases, or a whole dtype, were left out.
-const COMPARISONS: usize = 673;
 
 #[test]
 fn self_test_on_sm_80() {
-    self_test("80");
+    self_test("80", None, 673);
 }
 
+/// What multiplies, and so chooses by capability.
 #[test]
-fn self_test_on_sm_90() {
-    self_test("90");
+fn products_of_the_self_test_on_sm_90() {
+    self_test("90", Some("linear,loss,attention"), 350);
 }
 
 #[test]

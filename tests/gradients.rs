@@ -7,7 +7,7 @@ use burn_tensor::{DType, Distribution, Int, Tensor, TensorData};
 use trainer_backends::DecoderBackend;
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{
-    Attended, BlockDims, MatrixSlot, NormGrads, Normed, RotaryTable, Turn, VectorSlot, WeightGrads,
+    Attended, BiasGrad, BlockDims, MatrixSlot, NormGrads, Normed, RotaryTable, Turn, VectorSlot, WeightGrads,
 };
 use trainer_backends::reference;
 
@@ -216,7 +216,12 @@ fn gelu() {
     let expected = expected.slice(columns.clone());
     for backward in [reference::gelu_backward::<Flex>, Flex::gelu_tanh_backward] {
         let into = Tensor::full([DIMS.tokens(), DIMS.fused()], f32::NAN, (&Default::default(), DType::F32));
-        agree("du", &backward(dh.clone(), fused.clone(), DIMS, into).slice(columns.clone()), &expected);
+        let bias = VectorSlot { offset: 2, len: DIMS.mlp };
+        let mut flat = Tensor::zeros([DIMS.mlp + 3], (&Default::default(), DType::F32));
+        let grad = BiasGrad { flat: &mut flat, bias };
+        agree("du", &backward(dh.clone(), fused.clone(), DIMS, into, grad).slice(columns.clone()), &expected);
+        let sums = flat.slice([2..2 + DIMS.mlp]);
+        agree("dbias", &sums, &expected.clone().sum_dim(0).reshape([DIMS.mlp]));
     }
     agree("h", &Flex::gelu_tanh(fused.clone(), DIMS), &reference::gelu(fused, DIMS));
 }

@@ -59,10 +59,24 @@ pub struct VectorSlot {
     pub len: usize,
 }
 
+impl VectorSlot {
+    /// The first `len` elements, and the others.
+    pub fn split_at(self, len: usize) -> [Self; 2] {
+        [Self { offset: self.offset, len }, Self { offset: self.offset + len, len: self.len - len }]
+    }
+}
+
 /// Where the gradients of a weight and its bias are accumulated: slots of one flat fp32 buffer.
 pub struct WeightGrads<'a, B: Backend> {
     pub flat: &'a mut Tensor<B, 1>,
     pub weight: MatrixSlot,
+    /// Where it is shorter than the weight has rows, only the first elements' gradients are added.
+    pub bias: VectorSlot,
+}
+
+/// Where the gradient of a bias is accumulated.
+pub struct BiasGrad<'a, B: Backend> {
+    pub flat: &'a mut Tensor<B, 1>,
     pub bias: VectorSlot,
 }
 
@@ -258,14 +272,16 @@ pub trait DecoderBackend: Backend {
         reference::gelu(fused, dims)
     }
 
-    /// Writes the gradient of GELU's input into columns `3C..` of `into` `[N, W]`.
+    /// Writes the gradient of GELU's input into columns `3C..` of `into` `[N, W]`, and adds its column sums, before they are
+    /// rounded: the gradient of fc1's bias.
     fn gelu_tanh_backward(
         dh: Tensor<Self, 2>,
         fused: Tensor<Self, 2>,
         dims: BlockDims,
         into: Tensor<Self, 2>,
+        grad: BiasGrad<'_, Self>,
     ) -> Tensor<Self, 2> {
-        reference::gelu_backward(dh, fused, dims, into)
+        reference::gelu_backward(dh, fused, dims, into, grad)
     }
 
     /// `x + drop(attention) + drop(mlp)`: fp32 `[N, C]` from an fp32 stream and two branches in the compute dtype.

@@ -15,6 +15,7 @@ fn chunk_sums<T: Float>(
     partial: &mut Array<f32>,
     rows: usize,
     cols: usize,
+    row_len: usize,
     #[define(T)] _dtype: StorageType,
 ) {
     let at = CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize;
@@ -26,7 +27,7 @@ fn chunk_sums<T: Float>(
     let end = select(first + ROWS < rows, first + ROWS, rows);
     let mut sum = 0.0f32;
     for row in first..end {
-        sum += f32::cast_from(x[row * cols + column]);
+        sum += f32::cast_from(x[row * row_len + column]);
     }
     partial[at] = sum;
 }
@@ -45,40 +46,57 @@ fn add_chunks(partial: &Array<f32>, out: &mut Array<f32>, chunks: usize, cols: u
     out[start + column] += sum;
 }
 
-/// Elements of the scratch that `add_column_sums` needs.
+/// Elements of the scratch for the sums of a matrix.
 pub fn scratch_len([rows, cols]: [usize; 2]) -> usize {
     rows.div_ceil(ROWS) * cols
 }
 
-/// Adds the column sums of the contiguous `x` `[rows, cols]` to the fp32 elements of `out` from `start` on; `partial` is fp32 scratch of
-/// `scratch_len` elements.
+/// Where column sums are made, and what they are added to.
+pub struct Sums<R: Runtime> {
+    /// `scratch_len` fp32 elements.
+    pub partial: TensorBinding<R>,
+    /// fp32, from an element on.
+    pub out: (TensorBinding<R>, usize),
+}
+
+impl<R: Runtime> Sums<R> {
+    /// The second stage: adds up what `scratch_len` partial sums hold.
+    pub(crate) fn finish(self, client: &ComputeClient<R>, [rows, cols]: [usize; 2]) {
+        let array = |binding: TensorBinding<R>| binding.into_tensor_arg().into_array_arg();
+        let (out, start) = self.out;
+        // SAFETY: each unit compares its index with the number of columns before it reads or writes.
+        unsafe {
+            add_chunks::launch_unchecked(
+                client,
+                cubes(client, cols.div_ceil(UNITS as usize)),
+                CubeDim::new_1d(UNITS),
+                array(self.partial),
+                array(out),
+                rows.div_ceil(ROWS),
+                cols,
+                start,
+            );
+        }
+    }
+}
+
+/// Adds the sums of the first `cols` columns of the contiguous `x`, `rows` rows of `row_len` elements.
 pub fn add_column_sums<R: Runtime>(
     client: &ComputeClient<R>,
     [rows, cols]: [usize; 2],
+    row_len: usize,
     x: Buffer<R>,
-    partial: TensorBinding<R>,
-    (out, start): (TensorBinding<R>, usize),
+    sums: Sums<R>,
 ) {
     if rows == 0 || cols == 0 {
         return;
     }
-    let dim = CubeDim::new_1d(UNITS);
-    let array = |binding: TensorBinding<R>| binding.into_tensor_arg().into_array_arg();
-    let dtype = x.dtype;
-    let count = |len: usize| cubes(client, len.div_ceil(UNITS as usize));
-    // SAFETY: each unit compares its index with the number of columns (and chunks) before it reads or writes.
+    let (dtype, len) = (x.dtype, scratch_len([rows, cols]));
+    let (count, dim) = (cubes(client, len.div_ceil(UNITS as usize)), CubeDim::new_1d(UNITS));
+    let partial = sums.partial.clone().into_tensor_arg().into_array_arg();
+    // SAFETY: each unit compares its index with the number of columns and chunks before it reads or writes.
     unsafe {
-        let len = scratch_len([rows, cols]);
-        chunk_sums::launch_unchecked(client, count(len), dim, x.arg(), array(partial.clone()), rows, cols, dtype);
-        add_chunks::launch_unchecked(
-            client,
-            count(cols),
-            dim,
-            array(partial),
-            array(out),
-            rows.div_ceil(ROWS),
-            cols,
-            start,
-        );
+        chunk_sums::launch_unchecked(client, count, dim, x.arg(), partial, rows, cols, row_len, dtype);
     }
+    sums.finish(client, [rows, cols]);
 }

@@ -3,9 +3,8 @@
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-use crate::device::{Buffer, cubes};
-
-const UNITS: usize = 64;
+use crate::device::Buffer;
+use crate::elementwise::{spread, unit_index, width};
 
 /// What is decided when the kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,30 +13,30 @@ struct Blueprint {
     accumulate: bool,
 }
 
-/// out[start + i] (+)= product[i] (+ bias[i mod n]).
+/// out[start + i] (+)= product[i] (+ bias[i mod n]). Sizes are in vectors.
 #[cube(launch_unchecked)]
-fn epilogue_kernel<V: Float, O: Float>(
-    product: &Array<f32>,
-    bias: &Array<V>,
-    out: &mut Array<O>,
+#[allow(clippy::too_many_arguments)]
+fn epilogue_kernel<V: Float, O: Float, N: Size>(
+    product: &Array<Vector<f32, N>>,
+    bias: &Array<Vector<V, N>>,
+    out: &mut Array<Vector<O, N>>,
     len: usize,
     n: usize,
     start: usize,
     #[comptime] blueprint: Blueprint,
     #[define(V, O)] _dtypes: [StorageType; 2],
 ) {
-    let at = CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize;
-    if at >= len {
-        terminate!();
+    let at = unit_index();
+    if at < len {
+        let mut value = product[at];
+        if comptime!(blueprint.bias) {
+            value += Vector::<f32, N>::cast_from(bias[at % n]);
+        }
+        if comptime!(blueprint.accumulate) {
+            value += Vector::<f32, N>::cast_from(out[start + at]);
+        }
+        out[start + at] = Vector::cast_from(value);
     }
-    let mut value = product[at];
-    if comptime!(blueprint.bias) {
-        value += f32::cast_from(bias[at % n]);
-    }
-    if comptime!(blueprint.accumulate) {
-        value += f32::cast_from(out[start + at]);
-    }
-    out[start + at] = O::cast_from(value);
 }
 
 /// Where the product goes.
@@ -67,18 +66,21 @@ pub fn epilogue<R: Runtime>(
     let float = StorageType::Scalar(ElemType::Float(FloatKind::F32));
     let bias = bias.unwrap_or_else(|| Buffer { binding: product.clone(), dtype: float });
     let dtypes = [bias.dtype, out.dtype];
+    let by = width(&[n, start]);
+    let (count, dim) = spread(client, len / by);
     // SAFETY: each unit compares its index with `len`; the caller promises that `out` holds `start + len` elements.
     unsafe {
         epilogue_kernel::launch_unchecked(
             client,
-            cubes(client, len.div_ceil(UNITS)),
-            CubeDim::new_1d(UNITS as u32),
+            count,
+            dim,
+            by,
             product.into_tensor_arg().into_array_arg(),
             bias.arg(),
             out.arg(),
-            len,
-            n,
-            start,
+            len / by,
+            n / by,
+            start / by,
             blueprint,
             dtypes,
         );

@@ -2,6 +2,7 @@
 
 use cubecl::prelude::*;
 
+use crate::column_sums::{ROWS, Sums, scratch_len};
 use crate::device::Buffer;
 use crate::elementwise::{spread, unit_index, width};
 
@@ -43,28 +44,40 @@ fn forward_kernel<T: Float, N: Size>(
     }
 }
 
-/// du = dh (0.5 (1 + t) + 0.5 u (1 - t^2) sqrt(2/pi) (1 + 3 x 0.044715 u^2)), t the forward's tanh.
+/// du = dh (0.5 (1 + t) + 0.5 u (1 - t^2) sqrt(2/pi) (1 + 3 x 0.044715 u^2)), t the forward's tanh. A unit walks down
+/// `ROWS` rows of its columns, and so has their sums without another reading.
 #[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
 fn backward_kernel<T: Float, N: Size>(
     dh: &Array<Vector<T, N>>,
     fused: &Array<Vector<T, N>>,
     into: &mut Array<Vector<T, N>>,
-    len: usize,
+    partial: &mut Array<Vector<f32, N>>,
+    rows: usize,
     row: usize,
     start: usize,
     cols: usize,
     #[define(T)] _dtype: StorageType,
 ) {
     let at = unit_index();
-    if at < len {
-        let place = at / cols * row + start + at % cols;
+    if at < cols * rows.div_ceil(ROWS) {
         let one = Vector::<f32, N>::new(1.0f32);
         let half = Vector::<f32, N>::new(0.5f32);
-        let u = Vector::<f32, N>::cast_from(fused[place]);
-        let tanh = ((u + u * u * u * Vector::new(CUBIC)) * Vector::new(INNER)).tanh();
-        let inner = (one + u * u * Vector::new(3.0 * CUBIC)) * Vector::new(INNER);
-        let slope = (one + tanh) * half + u * (one - tanh * tanh) * inner * half;
-        into[place] = Vector::cast_from(Vector::<f32, N>::cast_from(dh[at]) * slope);
+        let column = at % cols;
+        let first = at / cols * ROWS;
+        let end = select(first + ROWS < rows, first + ROWS, rows);
+        let mut sum = Vector::<f32, N>::new(0.0f32);
+        for own in first..end {
+            let place = own * row + start + column;
+            let u = Vector::<f32, N>::cast_from(fused[place]);
+            let tanh = ((u + u * u * u * Vector::new(CUBIC)) * Vector::new(INNER)).tanh();
+            let inner = (one + u * u * Vector::new(3.0 * CUBIC)) * Vector::new(INNER);
+            let slope = (one + tanh) * half + u * (one - tanh * tanh) * inner * half;
+            let du = Vector::<f32, N>::cast_from(dh[own * cols + column]) * slope;
+            into[place] = Vector::cast_from(du);
+            sum += du;
+        }
+        partial[at] = sum;
     }
 }
 
@@ -93,20 +106,25 @@ pub fn forward<R: Runtime>(client: &ComputeClient<R>, columns: Columns, fused: B
     }
 }
 
-/// Writes the gradient of the activation's input into the same columns of `into`, which has `fused`'s shape and dtype.
+/// Writes the gradient of the activation's input into the same columns of `into`, which has `fused`'s shape and dtype, and
+/// adds its column sums.
 pub fn backward<R: Runtime>(
     client: &ComputeClient<R>,
     columns: Columns,
     dh: Buffer<R>,
     fused: Buffer<R>,
     into: Buffer<R>,
+    sums: Sums<R>,
 ) {
     let Columns { rows, row, start, cols } = columns;
+    if rows == 0 || cols == 0 {
+        return;
+    }
     let n = columns.width();
-    let len = rows * cols / n;
-    let (count, dim) = spread(client, len);
+    let (count, dim) = spread(client, scratch_len([rows, cols]) / n);
     let dtype = into.dtype;
-    // SAFETY: as in `forward`.
+    let partial = sums.partial.clone().into_tensor_arg().into_array_arg();
+    // SAFETY: as in `forward`; `partial` holds as many vectors as there are units at work.
     unsafe {
         backward_kernel::launch_unchecked(
             client,
@@ -116,11 +134,13 @@ pub fn backward<R: Runtime>(
             dh.arg(),
             fused.arg(),
             into.arg(),
-            len,
+            partial,
+            rows,
             row / n,
             start / n,
             cols / n,
             dtype,
         );
     }
+    sums.finish(client, [rows, cols]);
 }

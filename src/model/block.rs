@@ -7,7 +7,7 @@
 use burn_tensor::{DType, Tensor};
 use trainer_backends::DecoderBackend;
 use trainer_backends::dropout::Dropout;
-use trainer_backends::ops::{Attended, BlockDims, NormGrads, Normed, RotaryTable, Turn, WeightGrads};
+use trainer_backends::ops::{Attended, BiasGrad, BlockDims, NormGrads, Normed, RotaryTable, Turn, WeightGrads};
 
 use super::table::BlockSlots;
 use crate::config::Recompute;
@@ -120,12 +120,14 @@ pub fn backward<B: DecoderBackend>(
     let d_o = B::linear_backward(d_attention, attended.o.clone(), B::matrix(weights, slots.dense), dense);
 
     let d_fused = Tensor::empty([dims.tokens(), dims.fused()], (&x.device(), dtype));
-    let d_fused = B::gelu_tanh_backward(d_gelu, fused.clone(), dims, d_fused);
+    let [qkv_bias, fc1_bias] = slots.fused_bias.split_at(3 * dims.hidden());
+    let fc1 = BiasGrad { flat: grads, bias: fc1_bias };
+    let d_fused = B::gelu_tanh_backward(d_gelu, fused.clone(), dims, d_fused, fc1);
     let d_fused = B::attention_backward(d_o, fused, attended, dims, context.attention_dropout, d_fused);
     let d_fused = B::rotary(d_fused, rotary, dims, Turn::Back);
 
     let Normed { y, mean, rstd } = normed;
-    let projection = WeightGrads { flat: grads, weight: slots.fused, bias: slots.fused_bias };
+    let projection = WeightGrads { flat: grads, weight: slots.fused, bias: qkv_bias };
     let d_normed = B::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection);
     let norm = NormGrads { flat: grads, gamma: slots.gamma, beta: slots.beta };
     B::layer_norm_backward(d_normed, x, mean, rstd, B::vector(weights, slots.gamma), norm, Some(dout))

@@ -21,7 +21,7 @@ pub fn linear(x: Tensor<Flex, 2>, weight: Tensor<Flex, 2>, bias: Tensor<Flex, 1>
     tensor(y, [n, o], dtype)
 }
 
-/// dx = dy W, dW += dy^T x, db += the column sums of dy.
+/// dx = dy W, dW += dy^T x, db += the column sums of dy, as many as the bias' slot has.
 pub fn linear_backward(
     dy: Tensor<Flex, 2>,
     x: Tensor<Flex, 2>,
@@ -34,7 +34,7 @@ pub fn linear_backward(
     modify(grads.flat, |flat| {
         let start = grads.weight.offset;
         weight_grad(&dy, &x, [n, o, k], &mut flat[start..start + o * k]);
-        add_column_sums(&dy, o, &mut flat[grads.bias.offset..grads.bias.offset + o]);
+        add_column_sums(&dy, o, &mut flat[grads.bias.offset..grads.bias.offset + grads.bias.len]);
     });
     let mut dx = zeros(n * k);
     matmul([n, k, o], Operand::rows(&dy, o), Operand::rows(&weight, k), &mut dx, k, false);
@@ -46,12 +46,12 @@ pub fn weight_grad(dy: &[f32], x: &[f32], [n, o, k]: [usize; 3], dweight: &mut [
     matmul([o, k, n], Operand::rows(dy, o).transposed(), Operand::rows(x, k), dweight, k, true);
 }
 
-/// Adds the sum of the rows of `matrix` to `sums`.
+/// Adds the sums of the first columns of `matrix` to `sums`, one each.
 pub fn add_column_sums(matrix: &[f32], cols: usize, sums: &mut [f32]) {
     let partial: Vec<Vec<f32>> = matrix
         .par_chunks(SUM_ROWS * cols)
         .map(|rows| {
-            let mut sums = zeros(cols);
+            let mut sums = zeros(sums.len());
             vectorized(|| {
                 for row in rows.chunks_exact(cols) {
                     sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);

@@ -85,7 +85,7 @@ impl DecoderBackend for Flex {
         pointwise::gelu(fused, dims)
     }
 
-    fn gelu_tanh_backward(dh: T2, fused: T2, dims: BlockDims, into: T2) -> T2 {
+    fn gelu_tanh_backward(dh: T2, fused: T2, dims: BlockDims, into: T2, grad: BiasGrad<'_, Self>) -> T2 {
         pointwise::gelu_backward(dh, fused, dims, into)
     }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::simd::{tanh, vectorized};
 use super::slices::{ids, modified, modify, tensor, wide, zeros};
 use crate::dropout::{Dropout, Site};
-use crate::ops::{BlockDims, MatrixSlot, RotaryTable, Turn};
+use crate::ops::{BiasGrad, BlockDims, MatrixSlot, RotaryTable, Turn, VectorSlot};
 
 /// Rows a task.
 const ROWS: usize = 32;
@@ -97,28 +97,41 @@ pub fn gelu_backward(
     fused: Tensor<Flex, 2>,
     dims: BlockDims,
     into: Tensor<Flex, 2>,
+    grad: BiasGrad<'_, Flex>,
 ) -> Tensor<Flex, 2> {
     let dtype = into.dtype();
     let (dh, fused) = (wide(dh), wide(fused));
     let (width, f, start) = (dims.fused(), dims.mlp, 3 * dims.hidden());
-    let (into, ()) = modified(into.cast(DType::F32), |into| {
-        into.par_chunks_mut(width * ROWS).zip(fused.par_chunks(width * ROWS)).zip(dh.par_chunks(f * ROWS)).for_each(
-            |((into, fused), dh)| {
+    let (into, sums) = modified(into.cast(DType::F32), |into| {
+        let chunks = into.par_chunks_mut(width * ROWS).zip(fused.par_chunks(width * ROWS)).zip(dh.par_chunks(f * ROWS));
+        let sums: Vec<Vec<f32>> = chunks
+            .map(|((into, fused), dh)| {
+                let mut sums = zeros(f);
                 vectorized(|| {
                     for ((out, row), dh) in
                         into.chunks_exact_mut(width).zip(fused.chunks_exact(width)).zip(dh.chunks_exact(f))
                     {
-                        for ((out, &u), &dh) in out[start..].iter_mut().zip(&row[start..]).zip(dh) {
+                        for (((out, &u), &dh), sum) in out[start..].iter_mut().zip(&row[start..]).zip(dh).zip(&mut sums)
+                        {
                             let tanh = tanh(GELU.0 * (u + GELU.1 * u * u * u));
                             let inner = GELU.0 * (1.0 + 3.0 * GELU.1 * u * u);
                             *out = dh * (0.5 * (1.0 + tanh) + 0.5 * u * (1.0 - tanh * tanh) * inner);
+                            *sum += *out;
                         }
                     }
                 });
-            },
-        );
+                sums
+            })
+            .collect();
+        sums
     });
+    let VectorSlot { offset, len } = grad.bias;
+    modify(grad.flat, |flat| sums.iter().for_each(|part| add(&mut flat[offset..offset + len], part)));
     into.cast(dtype)
+}
+
+fn add(to: &mut [f32], values: &[f32]) {
+    to.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
 /// Multiplies each row with its dropout factors, or hands them to `combine`.

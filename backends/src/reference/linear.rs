@@ -2,7 +2,7 @@ use burn_backend::Backend;
 use burn_tensor::Tensor;
 
 use super::{accumulate, assign_columns, wide};
-use crate::ops::{BlockDims, WeightGrads};
+use crate::ops::{BiasGrad, BlockDims, WeightGrads};
 
 /// y = x W^T + b.
 pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
@@ -10,7 +10,7 @@ pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B,
     (wide(x).matmul(wide(weight).transpose()) + wide(bias).unsqueeze::<2>()).cast(dtype)
 }
 
-/// dx = dy W, dW += dy^T x, db += the column sums of dy.
+/// dx = dy W, dW += dy^T x, db += the column sums of dy, as many as the bias' slot has.
 pub fn linear_backward<B: Backend>(
     dy: Tensor<B, 2>,
     x: Tensor<B, 2>,
@@ -22,7 +22,8 @@ pub fn linear_backward<B: Backend>(
     let [rows, cols] = weight.dims();
     let dweight = dy.clone().transpose().matmul(wide(x));
     accumulate(grads.flat, grads.weight.offset, dweight.reshape([rows * cols]));
-    accumulate(grads.flat, grads.bias.offset, dy.clone().sum_dim(0).reshape([rows]));
+    let sums = dy.clone().sum_dim(0).reshape([rows]).slice([0..grads.bias.len]);
+    accumulate(grads.flat, grads.bias.offset, sums);
     dy.matmul(wide(weight)).cast(dtype)
 }
 
@@ -48,6 +49,7 @@ pub fn gelu_backward<B: Backend>(
     fused: Tensor<B, 2>,
     dims: BlockDims,
     into: Tensor<B, 2>,
+    grad: BiasGrad<'_, B>,
 ) -> Tensor<B, 2> {
     let u = fc1_columns(fused, dims);
     let square = u.clone() * u.clone();
@@ -55,5 +57,7 @@ pub fn gelu_backward<B: Backend>(
     let sech2 = (tanh.clone() * tanh.clone()).neg() + 1.0;
     let inner = (square * (3.0 * GELU.1) + 1.0) * GELU.0;
     let slope = (tanh + 1.0) * 0.5 + u * sech2 * inner * 0.5;
-    assign_columns(into, 3 * dims.hidden(), wide(dh) * slope)
+    let du = wide(dh) * slope;
+    accumulate(grad.flat, grad.bias.offset, du.clone().sum_dim(0).reshape([dims.mlp]));
+    assign_columns(into, 3 * dims.hidden(), du)
 }

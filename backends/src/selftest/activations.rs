@@ -3,7 +3,7 @@
 use burn_tensor::DType;
 
 use super::{Bench, DIMS, dropouts, host, label};
-use crate::ops::{BlockDims, DecoderBackend, RotaryTable, Turn};
+use crate::ops::{BiasGrad, BlockDims, DecoderBackend, RotaryTable, Turn, VectorSlot};
 use crate::reference;
 
 pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
@@ -29,9 +29,16 @@ fn gelu<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {
     let (qkv, qkv_oracle) = bench.draw([tokens, start], dtype);
     let into = bench.nan([tokens, dims.fused()], dtype).slice_assign([0..tokens, 0..start], qkv);
     let into_oracle = fused_oracle.clone().slice_assign([0..tokens, 0..start], qkv_oracle);
-    let found = B::gelu_tanh_backward(dh, fused, dims, into);
-    let expected = reference::gelu_backward(dh_oracle, fused_oracle, dims, into_oracle);
+    let bias = VectorSlot { offset: 5, len: dims.mlp };
+    let (mut grads, mut grads_oracle) = bench.draw([dims.mlp + 8], DType::F32);
+    // As large as the sums of 64 rows each.
+    bench.poison([tokens.div_ceil(64) * dims.mlp], DType::F32);
+    let grad = BiasGrad { flat: &mut grads, bias };
+    let found = B::gelu_tanh_backward(dh, fused, dims, into, grad);
+    let grad = BiasGrad { flat: &mut grads_oracle, bias };
+    let expected = reference::gelu_backward(dh_oracle, fused_oracle, dims, into_oracle, grad);
     bench.compare("gelu_tanh_backward", &shape, found, expected);
+    bench.compare("gelu_tanh_backward dbias", &shape, grads, grads_oracle);
 }
 
 fn rotary<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {

@@ -1,11 +1,13 @@
-//! Causal attention without the T x T matrix (Dao, "FlashAttention-2", 2023), for devices without planes or tensor cores.
+//! Causal attention without the T x T matrix (Dao, "FlashAttention-2", 2023).
 //!
-//! A unit owns a few neighbouring rows (queries, or keys for their gradients) and walks over the other side in blocks of
-//! 16 or 32. The scores of a block are in registers; the sums over blocks are in fp32 scratch of N x C elements, read and
-//! written once a block and dimension. Keeping them in registers needs every dimension unrolled: on llvmpipe each load is then
-//! several basic blocks, and compiling D = 128 took minutes. Units share nothing, so there are no barriers and no atomics,
-//! and every sum has one order. Forward saves O and the log-sum-exp; backward computes the probabilities again. Memory is
-//! O(T).
+//! Two variants: `tensor_cores` where the device has them and the shape suits, and one for every device. There a unit owns
+//! a few neighbouring rows (queries, or keys for their gradients) and walks over the other side in blocks of 16 or 32. The
+//! scores of a block are in registers; the sums over blocks are in fp32 scratch of N x C elements, read and written once a
+//! block and dimension. Keeping them in registers needs every dimension unrolled: on llvmpipe each load is then several
+//! basic blocks, and compiling D = 128 took minutes. Units share nothing, so there are no barriers.
+//!
+//! In both, every sum has one order and there are no atomics. Forward saves O and the log-sum-exp; backward computes the
+//! probabilities again. Memory is O(T).
 //!
 //! q, k and v are read where the fused projection left them: rows of W elements, q at column 0, k at C, v at 2C.
 
@@ -23,10 +25,10 @@ use crate::elementwise::width;
 use crate::packed::Packing;
 use crate::philox::{Dropout as KernelDropout, DropoutLaunch, Words, factor, words};
 
-/// fp32 values of scratch that forward, and each of the two of backward, needs for this shape: none where the sums stay in
-/// registers. `dtypes` are those of the fused projection and of o's gradient (of o in forward).
-pub fn scratch_len<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dtypes: [StorageType; 2]) -> usize {
-    let in_registers = tensor_cores::Blueprint::new(client, shape, false, &dtypes).is_some();
+/// fp32 values of scratch that forward, and each of the two of backward, needs: none where the sums stay in registers.
+/// `dtypes` are those of the fused projection, of o or its gradient, and in backward of what it writes into.
+pub fn scratch_len<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dtypes: &[StorageType]) -> usize {
+    let in_registers = tensor_cores::Blueprint::new(client, shape, false, dtypes).is_some();
     if in_registers { 0 } else { shape.batch * shape.seq * shape.heads * shape.head_dim }
 }
 

@@ -33,7 +33,7 @@ pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     let fused = cube(fused);
     let o = empty(&fused, [dims.tokens(), dims.hidden()], fused.dtype);
     let lse = empty(&fused, [dims.tokens() * dims.heads], DType::F32);
-    let len = scratch_len(&fused.client, &shape(dims), [fused.dtype, o.dtype].map(Into::into));
+    let len = scratch_len(&fused.client, &shape(dims), &[fused.dtype, o.dtype].map(Into::into));
     let scratch = empty(&fused, [len], DType::F32);
     let saved = [&lse, &scratch].map(binding);
     attention_forward(&fused.client, shape(dims), dropout.map(scalars), buffer(&fused), buffer(&o), saved);
@@ -51,7 +51,7 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     let into = owned(into);
     let (d_o, fused, o, lse) = (cube(d_o), cube(fused), cube(attended.o), cube(attended.lse));
     let delta = empty(&into, [dims.tokens() * dims.heads], DType::F32);
-    let len = scratch_len(&fused.client, &shape(dims), [fused.dtype, d_o.dtype].map(Into::into));
+    let len = scratch_len(&fused.client, &shape(dims), &[fused.dtype, d_o.dtype, into.dtype].map(Into::into));
     let scratch = [(); 2].map(|()| empty(&into, [len], DType::F32));
     let gradients = Gradients {
         d_o: buffer(&d_o),

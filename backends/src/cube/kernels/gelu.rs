@@ -1,9 +1,10 @@
 use burn_cubecl::CubeRuntime;
-use burn_tensor::Tensor;
+use burn_tensor::{DType, Tensor};
+use trainer_shaders::column_sums::{Sums, scratch_len};
 use trainer_shaders::gelu::{self, Columns};
 
-use super::tensor::{CubeTensors, buffer, cube, empty, float, owned};
-use crate::ops::BlockDims;
+use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, owned, slot};
+use crate::ops::{BiasGrad, BlockDims};
 
 fn columns(dims: BlockDims) -> Columns {
     Columns { rows: dims.tokens(), row: dims.fused(), start: 3 * dims.hidden(), cols: dims.mlp }
@@ -21,8 +22,13 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     fused: Tensor<B, 2>,
     dims: BlockDims,
     into: Tensor<B, 2>,
+    grad: BiasGrad<'_, B>,
 ) -> Tensor<B, 2> {
     let (dh, fused, into) = (cube(dh), cube(fused), owned(into));
-    gelu::backward(&fused.client, columns(dims), buffer(&dh), buffer(&fused), buffer(&into));
+    let partial = empty(&dh, [scratch_len([dims.tokens(), dims.mlp])], DType::F32);
+    modify(grad.flat, |flat| {
+        let sums = Sums { partial: binding(&partial), out: slot(flat, grad.bias.offset, grad.bias.len) };
+        gelu::backward(&fused.client, columns(dims), buffer(&dh), buffer(&fused), buffer(&into), sums);
+    });
     float(into)
 }

@@ -1,9 +1,10 @@
-//! A linear layer: y = x W^T + b, dx = dy W, dW += dy^T x, db += the column sums of dy.
+//! A linear layer: y = x W^T + b, dx = dy W, dW += dy^T x, db += the column sums of dy, as many as the
+//! bias' slot has.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use burn_tensor::{DType, Tensor};
-use trainer_shaders::column_sums::{add_column_sums, scratch_len};
+use trainer_shaders::column_sums::{Sums, add_column_sums, scratch_len};
 
 use super::matmul::{Out, Part, Side, product};
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, slot};
@@ -31,9 +32,10 @@ pub fn add_gradients<R: CubeRuntime>(
 ) {
     let MatrixSlot { offset, rows, cols } = weight;
     product(Part::whole(dy), Side::Columns, x, Side::Columns, None, Out::added(flat, offset, [rows, cols]));
-    let sizes = [dy.meta.shape()[0], dy.meta.shape()[1]];
-    let partial = empty(dy, [scratch_len(sizes)], DType::F32);
-    add_column_sums(&dy.client, sizes, buffer(dy), binding(&partial), slot(flat, bias.offset, bias.len));
+    let [rows, row] = [dy.meta.shape()[0], dy.meta.shape()[1]];
+    let partial = empty(dy, [scratch_len([rows, bias.len])], DType::F32);
+    let sums = Sums { partial: binding(&partial), out: slot(flat, bias.offset, bias.len) };
+    add_column_sums(&dy.client, [rows, bias.len], row, buffer(dy), sums);
 }
 
 pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(

@@ -104,7 +104,8 @@ impl<'a, R: CubeRuntime> Out<'a, R> {
 pub enum Route {
     /// Ours: any dtypes, in place, without planes or tensor cores.
     Registers,
-    /// cubek's, in a buffer of its own and then through our epilogue: tensor cores for fp16 and bf16.
+    /// cubek's: tensor cores for fp16 and bf16. It only overwrites, so what is added to something (a bias, gradients so far)
+    /// is made in a buffer of its own and then goes through our epilogue.
     Cubek,
 }
 
@@ -150,7 +151,12 @@ pub fn product<R: CubeRuntime>(
         }
         Route::Cubek if m * n == 0 => {}
         Route::Cubek => {
-            let product = cubek_product(a, a_side, b, b_side, [m, n]);
+            let align = client.properties().memory.alignment as usize;
+            if bias.is_none() && !accumulate && (start * tensor.elem_size()).is_multiple_of(align) {
+                return cubek_product(a, a_side, b, b_side, &part(tensor, start, [m, n]));
+            }
+            let product = empty(tensor, [m, n], DType::F32);
+            cubek_product(a, a_side, b, b_side, &product);
             let destination = epilogue::Destination { buffer: out, start, accumulate };
             epilogue(client, [m, n], binding(&product), bias, destination);
         }
@@ -166,18 +172,12 @@ pub fn narrowed<R: CubeRuntime>(tensor: &CubeTensor<R>, dtype: DType) -> CubeTen
     }
 }
 
-/// The product in a new fp32 `[m, n]`.
+/// Writes the product, summed in fp32, into the contiguous `out` `[m, n]`.
 ///
 /// Simple kernels only: cubek's double-unit ones give wrong results on an odd number of k-stages (tracel-ai/burn issue
 /// 5626). fp32 stays on units, since tensor cores would round it to TF32. Operands of two dtypes (fp32 gradients of
 /// logits, fp16 weights) are brought to the narrower one, as PyTorch's autocast has them.
-fn cubek_product<R: CubeRuntime>(
-    a: Part<'_, R>,
-    a_side: Side,
-    b: Part<'_, R>,
-    b_side: Side,
-    sizes: [usize; 2],
-) -> CubeTensor<R> {
+fn cubek_product<R: CubeRuntime>(a: Part<'_, R>, a_side: Side, b: Part<'_, R>, b_side: Side, out: &CubeTensor<R>) {
     let (a, b) = (a.tensor(), b.tensor());
     let dtype = common(&a, &b);
     let [mut lhs, mut rhs] = [a, b].map(|x| if x.dtype == dtype { x } else { burn_cubecl::kernel::cast(x, dtype) });
@@ -188,11 +188,10 @@ fn cubek_product<R: CubeRuntime>(
     if b_side == Side::Rows {
         rhs.meta.swap(0, 1);
     }
-    let out = empty(&lhs, sizes, DType::F32);
-    let globals = MatmulGlobalElems { lhs: dtype.into(), rhs: dtype.into(), out: DType::F32.into() };
+    let globals = MatmulGlobalElems { lhs: dtype.into(), rhs: dtype.into(), out: out.dtype.into() };
     let launch = |strategy: Strategy| {
         let [lhs, rhs] = [&lhs, &rhs].map(|x| InputBinding::new(binding(x), dtype.into()));
-        launch_ref(&strategy, &out.client, lhs, rhs, binding(&out), &mut MatmulElems::from_globals(&globals))
+        launch_ref(&strategy, &out.client, lhs, rhs, binding(out), &mut MatmulElems::from_globals(&globals))
     };
     // Several rows of tiles a plane: without them the kernel of phi-1's weight gradients spills 412 bytes a thread on sm_80.
     let tensor_cores = || SimpleArgs { multi_rows: true, ..Default::default() };
@@ -201,7 +200,6 @@ fn cubek_product<R: CubeRuntime>(
         dtype != DType::F32 && launch(Strategy::SimpleCyclicCmma(BlueprintStrategy::Inferred(tensor_cores()))).is_ok();
     if !on_tensor_cores {
         launch(Strategy::SimpleUnit(Default::default()))
-            .unwrap_or_else(|error| panic!("no matrix product of this device takes {sizes:?} in {dtype:?}: {error:?}"));
+            .unwrap_or_else(|error| panic!("no matrix product of this device takes {dtype:?}: {error:?}"));
     }
-    out
 }

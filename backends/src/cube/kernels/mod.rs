@@ -91,8 +91,9 @@ where
         fused: Tensor<Self, 2>,
         dims: BlockDims,
         into: Tensor<Self, 2>,
+        grad: BiasGrad<'_, Self>,
     ) -> Tensor<Self, 2> {
-        gelu::backward(dh, fused, dims, into)
+        gelu::backward(dh, fused, dims, into, grad)
     }
 
     fn residual(

@@ -1,5 +1,6 @@
 use burn_cubecl::CubeRuntime;
 use burn_tensor::{DType, Tensor};
+use trainer_shaders::epilogue::{Destination, epilogue};
 use trainer_shaders::residual::{self, Site as Mask, Sizes};
 
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, owned};
@@ -46,7 +47,14 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     let [rows, cols] = dx.dims();
     let Some(dropout) = dropout else {
         // Both branches' gradient is the sum's: one buffer, shared.
-        let branch = if dtype == DType::F32 { dx } else { dx.cast(dtype) };
+        if dtype == DType::F32 {
+            return (dx.clone(), dx);
+        }
+        let dx = cube(dx);
+        let branch = empty(&dx, [rows, cols], dtype);
+        let out = Destination { buffer: buffer(&branch), start: 0, accumulate: false };
+        epilogue(&dx.client, [rows, cols], binding(&dx), None, out);
+        let branch: Tensor<B, 2> = float(branch);
         return (branch.clone(), branch);
     };
     let dx = cube(dx);
