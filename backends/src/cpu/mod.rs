@@ -86,7 +86,7 @@ impl DecoderBackend for Flex {
     }
 
     fn gelu_tanh_backward(dh: T2, fused: T2, dims: BlockDims, into: T2, grad: BiasGrad<'_, Self>) -> T2 {
-        pointwise::gelu_backward(dh, fused, dims, into)
+        pointwise::gelu_backward(dh, fused, dims, into, grad)
     }
 
     fn residual(x: T2, attention: T2, mlp: T2, dims: BlockDims, dropout: Option<Dropout>) -> T2 {
