@@ -37,6 +37,9 @@ pub struct StepRecord {
     /// Seconds of training since the run began, over all resumes.
     #[serde(deserialize_with = "null_is_nan")]
     pub seconds: f64,
+    /// Share of the step's seconds in exchanges with other ranks, waiting for them included; `None` where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub communication: Option<f64>,
 }
 
 /// One validation.

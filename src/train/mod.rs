@@ -2,6 +2,7 @@
 
 pub mod input;
 pub mod loss_scale;
+mod overview;
 pub mod run;
 pub mod save;
 pub mod schedule;
