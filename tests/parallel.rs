@@ -37,7 +37,9 @@ mod ranks {
     /// fp32 sums in another order: some units in the last place (6e-8) of a loss, which 50 steps of AdamW on a small model
     /// pass on and do not amplify.
     const SAME: f64 = 1e-5;
-    /// mpirun ends the other ranks this soon after one was killed or has aborted, on a busy machine.
+    /// A master weight that differs in its last place may round to the next fp16 (2^-11 of it), here and there: 3e-6 measured.
+    const SAME_FP16: f64 = 5e-5;
+    /// mpirun ends the other ranks this soon after one was killed or has aborted, on a busy machine: 2.1 s measured.
     const BOUND: Duration = Duration::from_secs(10);
     const PATIENCE: Duration = Duration::from_secs(60);
     /// A batch that divides over 1 to 4 ranks, dropout and validation on.
@@ -185,12 +187,11 @@ mod ranks {
                 metrics.steps.iter().map(|step| (step["skipped"].clone(), step["loss_scale"].clone())).collect()
             };
             assert!(two.skipped() > 0 && scales(&two) == scales(&one));
-            // The weights that a rounding of a master weight moves differ by one unit in the last place of fp16 (1e-3).
-            assert!(furthest_apart(&two.losses(), &one.losses()) < 1e-3);
+            assert!(furthest_apart(&two.losses(), &one.losses()) < SAME_FP16);
             // And back to one process, whose file holds whole tensors.
             fs::write(Pointer::Latest.path(&place.path(zero)), "step-00000012\n").unwrap();
             run(crate::support::trainer("train --resume").arg("--out").arg(place.path(zero))).success();
-            assert!(furthest_apart(&metrics(&place.path(zero)).losses(), &one.losses()) < 1e-3);
+            assert!(furthest_apart(&metrics(&place.path(zero)).losses(), &one.losses()) < SAME_FP16);
         }
     }
 
@@ -206,7 +207,7 @@ mod ranks {
         error(&run(&mut command), 2, &["the ranks differ in optimizer.lr", "0.01 on rank 0", "0.5 on rank 1"]);
         // What is wrong on all of them is said once, in the words of one process.
         error(&run(&mut mpirun(2, &place.train("differ", "train.batch=9 train.micro_batch=3"))), 2, &["9", "2 ranks"]);
-        error(&run(&mut mpirun(2, &place.train("differ", "train.stepz=9"))), 2, &["did you mean train.steps?"]);
+        error(&run(&mut mpirun(2, &place.train("differ", "train.stepz=9"))), 2, &["did you mean steps?"]);
         assert!(!place.path("differ").exists());
     }
 
@@ -220,7 +221,8 @@ mod ranks {
     impl<'a> Job<'a> {
         /// Starts, or goes on with, 2 ranks at a run that is too long to end by itself.
         fn start(place: &'a Place, out: &'static str, resume: bool) -> Self {
-            let sets = "train.steps=100000 train.micro_batch=2 checkpoint.every=20 validation.every=50 optimizer.lr=1e-3";
+            let sets =
+                "train.steps=100000 train.micro_batch=2 checkpoint.every=20 validation.every=50 optimizer.lr=1e-3";
             let mut train = place.train(out, sets);
             train.args(["--timeout", "2"]);
             if resume {

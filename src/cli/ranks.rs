@@ -17,8 +17,6 @@ use crate::report::voice;
 
 /// Set where this program has started mpirun itself.
 const RELAUNCHED: &str = "TRAINER_RELAUNCHED";
-/// Seconds that mpirun waits between SIGTERM and SIGKILL where we started it: time to finish a step and save.
-const GRACE: &str = "30";
 
 /// The ranks that train together. Where `--devices` asks for several and nobody has started them, this process becomes
 /// their mpirun and does not return.
@@ -99,7 +97,6 @@ fn relaunch(devices: usize, global: &Global) -> Error {
         (RELAUNCHED, "1".to_owned()),
         // Cores are divided among the ranks.
         ("RAYON_NUM_THREADS", threads.max(1).to_string()),
-        ("OMPI_MCA_odls_base_sigkill_timeout", GRACE.to_owned()),
         // The user has started us as root already; mpirun would ask again.
         ("OMPI_ALLOW_RUN_AS_ROOT", "1".to_owned()),
         ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1".to_owned()),

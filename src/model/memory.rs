@@ -204,6 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn stages_divide_one_thing_after_the_other() {
+        let [all, state, gradients] =
+            [0, 1, 2].map(|zero| Memory::estimate(&phi_1(), &Plan { devices: 8, zero, ..FP16 }));
+        let p = phi_1().parameters();
+        assert_eq!((all.master, all.m, all.gradients), (4 * p, 4 * p, 4 * p));
+        assert_eq!((state.master, state.v, state.gradients), (p / 2, p / 2, 4 * p));
+        let head = 51_200 * 2048 + 51_200 + 2 * 2048;
+        assert_eq!((gradients.m, gradients.gradients), (p / 2, p / 2 + 4 * head));
+        let alone = Plan { zero: 2, ..FP16 };
+        assert_eq!(Memory::estimate(&phi_1(), &alone), Memory::estimate(&phi_1(), &FP16));
+    }
+
+    #[test]
     fn devices_share_the_optimizer_state_only() {
         let one = Memory::estimate(&phi_1(), &FP16);
         let eight = Memory::estimate(&phi_1(), &Plan { devices: 8, ..FP16 });

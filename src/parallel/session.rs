@@ -131,6 +131,11 @@ impl<T> Told<T> {
     }
 }
 
+/// An error that every rank comes to by itself, from numbers that they share: it ends each in order.
+pub fn shared(error: Error) -> Error {
+    agreed(error.to_string(), error.exit_code())
+}
+
 /// An error that every rank has.
 pub(super) fn agreed(message: String, code: u8) -> Error {
     AGREED.store(true, Ordering::SeqCst);
@@ -181,4 +186,17 @@ pub fn together<T: Serialize + DeserializeOwned>(group: &dyn Collective, mine: R
     let everywhere = errors.len() == told.len() && errors.iter().all(|(.., error)| error.0 == *message);
     let message = if everywhere { message.clone() } else { format!("rank {rank} on {host}: {message}") };
     Err(agreed(message, *code))
+}
+
+/// A value of this rank's, where no rank has failed.
+///
+/// # Errors
+/// As `together`.
+pub fn every<T>(group: &dyn Collective, mine: Result<T>) -> Result<T> {
+    let (value, told) = match mine {
+        Ok(value) => (Some(value), Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    together(group, told)?;
+    value.ok_or_else(|| Error::failed("the ranks disagree on whether this rank has failed"))
 }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::report::voice;
 
 /// Ranks other than the first hold their message back for this long: where several have the same to say, one says it.
-pub const COURTESY: Duration = Duration::from_secs(1);
+/// Longer than the two seconds that OpenMPI takes to end the others.
+pub const COURTESY: Duration = Duration::from_secs(3);
 
 /// Watches one rank's collectives. Clones watch the same.
 #[derive(Clone, Default)]

@@ -1,6 +1,5 @@
 //! A whole run: set-up, the loop over steps, and what stands around a step: metrics, validation, checkpoints, signals.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,18 +9,18 @@ use trainer_backends::DecoderBackend;
 
 use super::input::{TrainingBatches, TrainingData};
 use super::loss_scale::Overflow;
+use super::prepare::{claim, prepare};
 use super::save::{self, Best, LoopState};
-use super::state::{TrainState, dtype};
+use super::state::TrainState;
 use super::step::{StepReport, replica_step};
 use super::stop;
-use crate::checkpoint::model_files::load_model;
-use crate::checkpoint::{self, Found, RunLock, resolve_model_dir, storage};
+use crate::checkpoint::{self, RunLock, storage};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::eval::loss::{Share, loss_of_share};
 use crate::model::{Decoder, HostBuffers, ParameterTable};
 use crate::parallel::collective::Traffic;
-use crate::parallel::session::{self, lead, together};
+use crate::parallel::session::{self, every, lead, together};
 use crate::parallel::{Collective, Replica};
 use crate::report::metrics::{self, MetricsLog, StepRecord, ValidationRecord};
 use crate::report::progress::TrainProgress;
@@ -56,7 +55,7 @@ pub struct DeviceFacts {
 impl DeviceFacts {
     /// # Errors
     /// A model whose flat fp32 buffers are larger than what the device's kernels can bind.
-    fn check_bindings(&self, table: &ParameterTable) -> Result<()> {
+    pub(super) fn check_bindings(&self, table: &ParameterTable) -> Result<()> {
         let largest = table.groups.iter().map(|group| 4 * group.len as u64).max().unwrap_or(0);
         match self.max_binding_bytes {
             Some(limit) if largest > limit => Err(Error::input(format!(
@@ -178,22 +177,8 @@ pub(super) struct Run<'a, B: DecoderBackend> {
 impl<'a, B: DecoderBackend> Run<'a, B> {
     fn open(request: RunRequest, data: &'a TrainingData, device: &B::Device, facts: &DeviceFacts) -> Result<Self> {
         let RunRequest { config, out, init_from, resume, group } = request;
-        let precision = config.train.precision;
-        if !B::supports_dtype(device, dtype(precision)) {
-            return Err(Error::input(format!(
-                "{} does not compute in {precision}: choose another precision (--set train.precision=fp32) or device",
-                facts.description
-            )));
-        }
-        data.check_vocab(config.model.vocab)?;
-        TrainingBatches::new(&data.train, &config)?;
-        let seq = config.model.seq_len;
-        let decoder = Decoder::<B>::new(config.architecture(), seq, device, config.train.recompute);
-        facts.check_bindings(&decoder.table)?;
-        let replica = Replica::new(group.clone(), &config, &decoder.table)?;
-        // Read before anything is written: it may be no model, or another one.
-        let given = init_from.as_deref().map(|path| given_weights(&decoder, path)).transpose();
-        let given = every(&replica, given)?;
+        let ready = prepare::<B>(&config, init_from.as_deref(), data, device, facts, &group);
+        let (decoder, replica, given) = every(&*group, ready)?;
 
         let mut lock = None;
         let found = lead(&*group, || {
@@ -208,7 +193,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             Ok((state, loop_state))
         };
         let (state, loop_state) = match &found {
-            Some(dir) => every(&replica, from_checkpoint(dir))?,
+            Some(dir) => every(&*group, from_checkpoint(dir))?,
             None => {
                 let random = || HostBuffers::init(&decoder.arch, &decoder.table, config.train.seed);
                 let weights = given.unwrap_or_else(random);
@@ -302,7 +287,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             let batches = self.config.validation.batches;
             let share = Share { index: self.replica.group.rank(), of: self.replica.group.size() };
             let loss = loss_of_share(&self.decoder, &self.state.weights, val, batch, batches, share, |_, _| {});
-            let (sum, tokens) = every(&self.replica, loss)?;
+            let (sum, tokens) = every(&*self.replica.group, loss)?;
             let mut sums = [sum, tokens as f64];
             self.replica.group.sums(&mut sums);
             let val_loss = sums[0] / sums[1];
@@ -376,39 +361,6 @@ impl LoopState {
     }
 }
 
-/// A value of this rank's, where no rank has failed.
-fn every<T>(replica: &Replica, mine: Result<T>) -> Result<T> {
-    let (value, told) = match mine {
-        Ok(value) => (Some(value), Ok(())),
-        Err(error) => (None, Err(error)),
-    };
-    together(&*replica.group, told)?;
-    value.ok_or_else(|| Error::failed("the ranks disagree on whether this rank has failed"))
-}
-
-/// Makes the run directory this program's, and finds the checkpoint to go on from.
-fn claim(out: &Path, resume: bool) -> Result<(RunLock, Option<PathBuf>)> {
-    fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    let lock = RunLock::acquire(out)?;
-    // What a run of several ranks that was killed left behind.
-    let _ = fs::remove_dir_all(out.join(session::SIGNS));
-    for removed in checkpoint::clean_stale(out)? {
-        say(&format!("removed what an interrupted save left behind: {removed}"));
-    }
-    let Some(Found { dir, note }) = checkpoint::find_latest(out)? else { return Ok((lock, None)) };
-    if !resume {
-        return Err(Error::file(
-            out,
-            format!(
-                "already holds a run (newest checkpoint {}): add --resume to go on with it, or choose another --out",
-                dir.display()
-            ),
-        ));
-    }
-    note.iter().for_each(|note| say(note));
-    Ok((lock, Some(dir)))
-}
-
 /// Every rank's weights are the same bits; each rank's log has their checksum.
 ///
 /// # Errors
@@ -452,24 +404,6 @@ fn remark_best(out: &Path, best: Best) -> Result<()> {
         checkpoint::mark_best(out, best.step)?;
     }
     Ok(())
-}
-
-/// The weights of the model at `path`.
-///
-/// # Errors
-/// No model there, or one of another shape.
-fn given_weights<B: DecoderBackend>(decoder: &Decoder<B>, path: &Path) -> Result<HostBuffers> {
-    let location = resolve_model_dir(path)?;
-    let (model, weights) = load_model(&location.model)?;
-    // How long its sequences may be is no part of the weights.
-    let found = crate::model::Architecture { context: decoder.arch.context, ..model.architecture };
-    if found != decoder.arch {
-        return Err(Error::file(
-            path,
-            format!("is another model than the configuration's: {found:?} there, {:?} here", decoder.arch),
-        ));
-    }
-    Ok(weights)
 }
 
 /// What an interrupted or finished run's directory says it is.

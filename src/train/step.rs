@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::weights::download_one;
 use crate::model::{Buffers, Decoder, MicroBatchDropout};
-use crate::parallel::{Replica, reduce};
+use crate::parallel::{Replica, reduce, session};
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,7 +96,7 @@ pub fn replica_step<B: DecoderBackend>(
     let grad_norm = f64::from(scalars[1]).sqrt() / loss_scale;
 
     let finite = grad_norm.is_finite() && loss.is_finite();
-    let overflow = if finite { None } else { Some(overflowed(state, step, loss)?) };
+    let overflow = if finite { None } else { Some(overflowed(state, step, loss).map_err(session::shared)?) };
     if finite {
         state.updates += 1;
         state.loss_scale.iter_mut().for_each(|scale| scale.clean());
