@@ -55,6 +55,12 @@ impl CheckpointWriter {
         Ok(dir)
     }
 
+    /// Has the Hugging Face model written into its directory.
+    pub fn write_model(&self, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let dir = self.model_dir()?;
+        self.explained(write(&dir))
+    }
+
     /// Writes one file; `name` may have folders, separated by `/`.
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.place(name)?;

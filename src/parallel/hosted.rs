@@ -77,7 +77,7 @@ impl<T: Transport> Hosted<T> {
             |traffic| traffic.control += sent,
             |transport| transport.all_gather(bytemuck::cast_slice(values), &parts),
         );
-        let mut ranks = all.chunks_exact(words).map(|rank| bytemuck::pod_collect_to_vec::<u32, f64>(rank));
+        let mut ranks = all.chunks_exact(words).map(bytemuck::pod_collect_to_vec::<u32, f64>);
         values.copy_from_slice(&ranks.next().unwrap_or_default());
         for rank in ranks {
             values.iter_mut().zip(rank).for_each(|(value, other)| *value = combine(*value, other));

@@ -68,7 +68,7 @@ pub(crate) fn on_ranks<R: Send>(size: usize, work: impl Fn(Arc<dyn Collective>) 
 const PARTS: [Range<usize>; 4] = [0..5, 5..5, 5..40_000, 40_000..40_007];
 
 fn values(rank: usize) -> Vec<f32> {
-    (0..40_007).map(|i| ((i * 31 + rank * 17) as f32).sin() * 10f32.powi(i % 9 - 4)).collect()
+    (0..40_007).map(|i| ((i * 31 + rank * 17) as f32).sin() * 10f32.powi(i as i32 % 9 - 4)).collect()
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn scalars_and_texts() {
         group.sums(&mut sums);
         group.maxima(&mut maxima);
         group.barrier();
-        let texts = group.gather("abcdefg"[..group.rank() * 3].as_bytes());
+        let texts = group.gather(&b"abcdefg"[..group.rank() * 3]);
         (sums, maxima, texts, group.broadcast(["one", "", "three"][group.rank()].as_bytes(), 2))
     });
     for (sums, maxima, texts, said) in found {

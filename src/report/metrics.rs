@@ -197,6 +197,7 @@ mod tests {
             tokens_per_s: 123.4,
             mfu: step.is_multiple_of(2).then_some(0.4),
             seconds: step as f64 * 8.1,
+            communication: (step == 3).then_some(0.25),
         }
     }
 

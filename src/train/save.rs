@@ -89,16 +89,15 @@ fn write_common<B: DecoderBackend>(
     loop_state: &LoopState,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<()> {
-    let model = writer.model_dir()?;
     let mut extras = ConfigExtras::new(model_files::dtype(config.train.precision));
     extras.eos_token_id = tokenizer.map(Tokenizer::end_of_text);
     extras.residual_dropout = config.model.residual_dropout;
     extras.attention_dropout = config.model.attention_dropout;
     extras.embedding_dropout = config.model.embedding_dropout;
-    model_files::save_model(&model, &decoder.arch, &extras, &decoder.table, &state.weights)?;
-    if let Some(tokenizer) = tokenizer {
-        tokenizer.save(&model)?;
-    }
+    writer.write_model(|model| {
+        model_files::save_model(model, &decoder.arch, &extras, &decoder.table, &state.weights)?;
+        tokenizer.map_or(Ok(()), |tokenizer| tokenizer.save(model))
+    })?;
     let json = serde_json::to_vec_pretty(loop_state).map_err(|error| Error::failed(format!("{STATE}: {error}")))?;
     writer.write_file(STATE, &json)
 }
