@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what a build, the demo or the tests need and this machine lacks.
-# Usage: setup.sh build | setup.sh demo | setup.sh test WHEELS_DIR
+# Usage: setup.sh build | setup.sh demo | setup.sh test WHEELS_DIR | setup.sh features
+# `features` prints the cargo options for what this machine can build beside the default features: MPI.
 #
 # Only Debian's and Ubuntu's packages are installed, only where something is missing, and only as root or through sudo
 # without a password. What tests can do without is left out with a line that says so: they then skip visibly.
@@ -48,6 +49,18 @@ vulkan_driver() {
     return 1
 }
 
+# OpenMPI's compiler wrapper, and libclang for the bindings.
+can_build_mpi() {
+    have mpicc && { ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so' ||
+        ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* "${LIBCLANG_PATH:-/nowhere}"/libclang*.so* 2>/dev/null |
+            grep -qv libclang-cpp; }
+}
+
+features() {
+    can_build_mpi && echo "--features mpi"
+    return 0
+}
+
 test_needs() {
     wheels=$1
     if have rustup; then
@@ -57,6 +70,8 @@ test_needs() {
     if [ "$(uname)" = Linux ]; then
         vulkan_driver || install mesa-vulkan-drivers ||
             echo "note: no Vulkan driver (apt-get install mesa-vulkan-drivers): the tests on wgpu will be skipped"
+        { can_build_mpi && have mpirun; } || install libopenmpi-dev openmpi-bin libclang-dev ||
+            echo "note: no OpenMPI (apt-get install libopenmpi-dev openmpi-bin libclang-dev): the tests of several ranks are left out"
         have python3 || install python3 ||
             echo "note: no python3: the tests that run Python programs will be skipped"
         if [ ! -d "$wheels/nvidia/cuda_nvrtc" ]; then
@@ -73,5 +88,6 @@ case "${1:-}" in
 build) build ;;
 demo) demo ;;
 test) test_needs "$2" ;;
-*) echo "usage: setup.sh build | setup.sh demo | setup.sh test WHEELS_DIR" >&2; exit 2 ;;
+features) features ;;
+*) echo "usage: setup.sh build | setup.sh demo | setup.sh test WHEELS_DIR | setup.sh features" >&2; exit 2 ;;
 esac

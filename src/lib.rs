@@ -7,5 +7,6 @@ pub mod data;
 pub mod error;
 pub mod eval;
 pub mod model;
+pub mod parallel;
 pub mod report;
 pub mod train;

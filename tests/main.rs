@@ -7,6 +7,7 @@ mod demo;
 mod golden;
 mod gradients;
 mod memory;
+mod parallel;
 mod parity;
 mod prepare;
 mod resume;

@@ -1,8 +1,10 @@
 //! A decoder's weights from and to a Hugging Face directory.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
+use burn_tensor::Tensor;
 use safetensors::Dtype;
 use trainer_backends::DecoderBackend;
 
@@ -10,6 +12,7 @@ use super::element::encode_f32;
 use super::hugging_face::{
     ConfigExtras, DEFAULT_SHARD_BYTES, ModelConfig, WeightsReader, read_config, write_config, write_weights,
 };
+use super::optimizer_files::part_name;
 use super::tensor_file::TensorEntry;
 use crate::config::Precision;
 use crate::error::Result;
@@ -53,6 +56,20 @@ pub fn device_entry<'a, B: DecoderBackend>(
     TensorEntry::lazy(format!("{prefix}{}", entry.name), dtype, entry.shape.clone(), move || {
         let values = download_one(&group.slice([entry.range()]));
         Ok(Cow::Owned(encode_f32(&values, dtype)?.into_owned()))
+    })
+}
+
+/// Of a flattened tensor, the elements `part`, from a flat device buffer where they begin at `start`; fp32.
+pub fn device_part<'a, B: DecoderBackend>(
+    name: &str,
+    buffer: &Tensor<B, 1>,
+    part: &Range<usize>,
+    start: usize,
+) -> TensorEntry<'a> {
+    let (buffer, len) = (buffer.clone(), part.len());
+    TensorEntry::lazy(part_name(name, part), Dtype::F32, vec![len], move || {
+        let values = download_one(&buffer.slice([start..start + len]));
+        Ok(Cow::Owned(encode_f32(&values, Dtype::F32)?.into_owned()))
     })
 }
 

@@ -18,13 +18,15 @@ pub struct CheckpointWriter {
     run_dir: PathBuf,
     step: u64,
     temporary: PathBuf,
+    /// Another process began it, and commits it.
+    guest: bool,
 }
 
 impl CheckpointWriter {
     /// Makes an empty `RUN/checkpoints/.tmp-step-NNNNNNNN`, on the disk of the final place so that a rename suffices.
     pub fn begin(run_dir: &Path, step: u64) -> Result<Self> {
         let temporary = layout::checkpoints_dir(run_dir).join(format!("{TEMPORARY}{}", layout::step_name(step)));
-        let writer = Self { run_dir: run_dir.to_path_buf(), step, temporary };
+        let writer = Self { run_dir: run_dir.to_path_buf(), step, temporary, guest: false };
         writer.explained((|| {
             if writer.temporary.exists() {
                 fs::remove_dir_all(&writer.temporary).map_err(storage::write_error("remove", &writer.temporary))?;
@@ -32,6 +34,13 @@ impl CheckpointWriter {
             storage::create_dir(&writer.temporary)
         })())?;
         Ok(writer)
+    }
+
+    /// Puts files into a checkpoint that another process has begun. It must have begun, and may commit only once every
+    /// guest is done; dropping a guest's writer leaves the files to it.
+    pub fn join(run_dir: &Path, step: u64) -> Self {
+        let temporary = layout::checkpoints_dir(run_dir).join(format!("{TEMPORARY}{}", layout::step_name(step)));
+        Self { run_dir: run_dir.to_path_buf(), step, temporary, guest: true }
     }
 
     /// The directory to put files into. Everything in it becomes part of the checkpoint.
@@ -44,6 +53,12 @@ impl CheckpointWriter {
         let dir = self.temporary.join("model");
         self.explained(storage::create_dir(&dir))?;
         Ok(dir)
+    }
+
+    /// Has the Hugging Face model written into its directory.
+    pub fn write_model(&self, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let dir = self.model_dir()?;
+        self.explained(write(&dir))
     }
 
     /// Writes one file; `name` may have folders, separated by `/`.
@@ -123,7 +138,9 @@ impl CheckpointWriter {
 impl Drop for CheckpointWriter {
     fn drop(&mut self) {
         // After a commit it is gone already. What cannot be removed now, `clean_stale` removes at the next start.
-        let _ = fs::remove_dir_all(&self.temporary);
+        if !self.guest {
+            let _ = fs::remove_dir_all(&self.temporary);
+        }
     }
 }
 

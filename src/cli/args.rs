@@ -32,6 +32,9 @@ pub struct Global {
     /// Which of the backend's devices, as `trainer devices` numbers them [default: the best one]
     #[arg(long, global = true, value_name = "N", help_heading = "Device")]
     pub device: Option<usize>,
+    /// Devices that train together, or that estimate is asked about [default: 1, or what mpirun or srun started]
+    #[arg(long, global = true, value_name = "N", value_parser = positive, help_heading = "Device")]
+    pub devices: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -169,6 +172,15 @@ pub struct TrainArgs {
     /// Go on from the run directory's latest checkpoint, with its configuration
     #[arg(long)]
     pub resume: bool,
+    /// With several devices, what they divide among them: 0 nothing, 1 optimizer state, 2 gradients too [default: train.zero, 1]
+    #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub zero: Option<u8>,
+    /// With several devices, seconds after which one that does not arrive ends the run
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
+    pub timeout: f64,
+    /// With several devices, folder for a log of each
+    #[arg(long, value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
     /// Print the result as one JSON object at the end
     #[arg(long)]
     pub json: bool,
@@ -272,9 +284,12 @@ pub struct EstimateArgs {
     /// Micro-batches a step on each device [default: what makes up the configuration's batch]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub accumulate: Option<usize>,
-    /// Devices that train together
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    /// From the global option.
+    #[arg(skip = 1usize)]
     pub devices: usize,
+    /// Stage of ZeRO: what the devices divide among them, as in train [default: the configuration's]
+    #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub zero: Option<u8>,
     /// Print the estimate as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -357,6 +372,10 @@ fn positive(text: &str) -> Result<usize, String> {
 
 fn fraction(text: &str) -> Result<f64, String> {
     number(text, "a number of at least 0 and less than 1", |x| (0.0..1.0).contains(&x))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    number(text, "a number above 0 and at most 1000000", |x| x > 0.0 && x <= 1e6)
 }
 
 fn temperature(text: &str) -> Result<f64, String> {

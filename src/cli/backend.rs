@@ -9,6 +9,7 @@ use super::choose_device;
 use crate::config::Precision;
 use crate::error::{Error, Result};
 use crate::report::peak::peak_flops;
+use crate::report::voice;
 use crate::train::run::DeviceFacts;
 use crate::train::state::dtype;
 
@@ -25,18 +26,26 @@ pub trait Task {
 /// A backend that is not there, and whatever the task fails with.
 pub fn with_backend<T: Task>(global: &Global, task: T) -> Result<T::Output> {
     let choice = choose_device(global)?;
-    eprintln!("backend {}", choice.reason);
+    voice::say(&format!("backend {}", choice.reason));
+    on_device(&choice, task)
+}
+
+/// Runs `task` on a device.
+///
+/// # Errors
+/// A backend that is not in this build, and whatever the task fails with.
+pub fn on_device<T: Task>(choice: &Choice, task: T) -> Result<T::Output> {
     match choice.backend {
-        Backend::Cpu => task.run::<Cpu>(&Default::default(), &choice),
+        Backend::Cpu => task.run::<Cpu>(&Default::default(), choice),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu => {
             let device = trainer_backends::wgpu_device(&choice.device);
-            task.run::<trainer_backends::Wgpu>(&device, &choice)
+            task.run::<trainer_backends::Wgpu>(&device, choice)
         }
         #[cfg(all(feature = "cuda", not(target_os = "macos")))]
         Backend::Cuda => {
             let device = trainer_backends::cuda_device(&choice.device);
-            task.run::<trainer_backends::Cuda>(&device, &choice)
+            task.run::<trainer_backends::Cuda>(&device, choice)
         }
         #[allow(unreachable_patterns)]
         other => Err(Error::input(format!("this build has no {other} backend: build it with --features {other}"))),

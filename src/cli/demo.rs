@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
@@ -19,7 +20,9 @@ use crate::error::{Error, Result};
 use crate::eval::execute::{Limits, Python, Verdict};
 use crate::eval::exercises::{body, judge, pass_share};
 use crate::eval::generate::{Sampling, complete};
+use crate::parallel::Alone;
 use crate::report::progress::duration;
+use crate::report::voice::say;
 use crate::train::input::TrainingData;
 use crate::train::run::{self, RunRequest, RunSummary};
 
@@ -42,7 +45,7 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     let data = training_data(args.seed, &args.out)?;
     // The demo is to be run again and again: an earlier one makes way.
     remove_earlier(args)?;
-    let request = RunRequest { config, out: args.out.clone(), init_from: None, resume: false };
+    let request = RunRequest { config, out: args.out.clone(), init_from: None, resume: false, group: Arc::new(Alone) };
     let summary = with_backend(global, Train { request, data: &data })?;
     if !summary.finished {
         return Ok(());
@@ -66,14 +69,17 @@ fn configuration(args: &DemoArgs) -> Result<Config> {
 /// What the run in `out` trains on, and its tokenizer beside it.
 pub fn training_data(seed: u64, out: &Path) -> Result<TrainingData> {
     let tokenizer = demo_tokenizer(out)?;
-    eprintln!("writing {CORPUS} exercises: {} kinds of tasks, seed {seed}", exercises::families().len());
+    say(&format!("writing {CORPUS} exercises: {} kinds of tasks, seed {seed}", exercises::families().len()));
     corpus(seed, tokenizer)
 }
 
 /// The embedded tokenizer, through the file that stays with the run.
 fn demo_tokenizer(out: &Path) -> Result<Tokenizer> {
     let path = out.join("tokenizer.json");
-    fs::write(&path, demo_tokenizer_json()).map_err(Error::io("write", &path))?;
+    // Several ranks may resume a demo at the same time: none may find the file half written.
+    if fs::read(&path).ok().as_deref() != Some(demo_tokenizer_json().as_bytes()) {
+        fs::write(&path, demo_tokenizer_json()).map_err(Error::io("write", &path))?;
+    }
     let name = path.to_str().ok_or_else(|| Error::file(&path, "this path is not UTF-8: choose another --out"))?;
     Tokenizer::load(name)
 }

@@ -9,7 +9,8 @@ use crate::model::architecture::Architecture;
 use crate::model::memory::{Memory, Plan, loss_chunk_tokens};
 use crate::report::table::{Align, Table, bytes, si, thousands};
 
-pub fn run(args: &EstimateArgs, _: &Global) -> Result<()> {
+pub fn run(args: &EstimateArgs, global: &Global) -> Result<()> {
+    let args = &EstimateArgs { devices: global.devices.unwrap_or(1), ..args.clone() };
     let estimate = Estimate::new(&super::resolve(&args.config)?, args)?;
     if args.json { super::print_json(&estimate) } else { super::print(&estimate.text()) }
 }
@@ -28,6 +29,7 @@ struct Estimate {
     micro_batch: usize,
     accumulate: usize,
     devices: usize,
+    zero: u8,
     seq_len: usize,
     recompute: Recompute,
     /// Tokens whose logits exist at a time.
@@ -95,9 +97,10 @@ impl Estimate {
         let sequences = pass.checked_mul(accumulate).ok_or_else(too_large)? as u64;
         let tokens_per_step = sequences.checked_mul(config.model.seq_len as u64).ok_or_else(too_large)?;
         let precision = args.precision.unwrap_or(config.train.precision);
+        let zero = args.zero.unwrap_or(config.train.zero);
         let memory = Memory::estimate(
             &architecture,
-            &Plan { precision, micro_batch: micro_batch as u64, devices: devices as u64, ..Plan::new(config) },
+            &Plan { precision, micro_batch: micro_batch as u64, devices: devices as u64, zero, ..Plan::new(config) },
         );
         let flops_per_token = architecture.flops_per_token(config.model.seq_len);
         let flops_per_step = flops_per_token * tokens_per_step as f64;
@@ -113,6 +116,7 @@ impl Estimate {
             micro_batch,
             accumulate,
             devices,
+            zero,
             seq_len: config.model.seq_len,
             recompute: config.train.recompute,
             loss_chunk_tokens: loss_chunk_tokens(
@@ -171,7 +175,12 @@ impl Estimate {
             Precision::Fp32 => "; in fp32 the weights are the master weights",
             _ => "",
         };
-        let split = if self.devices > 1 { "; master weights and moments split over the devices" } else { "" };
+        let split = match (self.devices, self.zero) {
+            (1, _) => "",
+            (_, 0) => "; every device holds all of it",
+            (_, 1) => "; master weights and moments split over the devices",
+            _ => "; master weights, moments and gradients split over the devices",
+        };
         let chunk = self.loss_chunk_tokens;
         format!("{}, {kept}, logits of {chunk} tokens at a time{master}{split}", self.precision)
     }
@@ -184,7 +193,15 @@ mod tests {
 
     fn args(preset: &str) -> EstimateArgs {
         let config = ConfigArgs { preset: Some(preset.into()), config: None, sets: Vec::new() };
-        EstimateArgs { config, precision: None, micro_batch: None, accumulate: None, devices: 1, json: false }
+        EstimateArgs {
+            config,
+            precision: None,
+            micro_batch: None,
+            accumulate: None,
+            devices: 1,
+            zero: None,
+            json: false,
+        }
     }
 
     fn estimate(args: &EstimateArgs) -> Result<Estimate> {

@@ -12,6 +12,7 @@ mod generate;
 mod logits;
 mod model;
 mod prepare;
+mod ranks;
 mod selftest;
 mod train;
 
@@ -24,26 +25,35 @@ use trainer_backends::discovery::{Choice, choose};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::parallel::{launch, session};
 use args::{Cli, Command, ConfigArgs, Global};
 
 /// Parses the command line, runs one command and returns the process's exit code: 0 done, 1 failed, 2 wrong usage or input.
 pub fn run() -> ExitCode {
     quiet_graphics_drivers();
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Of several ranks one explains.
+        Err(_) if launch::detect().is_ok_and(|launch| launch.is_some_and(|launch| launch.rank > 0)) => {
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
     let command = command.unwrap_or_else(|| Command::Demo(Default::default()));
     // burn and its drivers panic where a device fails (out of memory, lost); that is a failed run, not a wrong usage.
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| dispatch(command, &global)))
         .unwrap_or_else(|_| Err(Error::failed("the program or the device broke down; the message above says where")));
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => session::fail(&error),
     }
 }
 
 fn dispatch(command: Command, global: &Global) -> Result<()> {
+    if global.devices.is_some_and(|devices| devices > 1) && !matches!(command, Command::Train(_) | Command::Estimate(_))
+    {
+        return Err(Error::input("--devices is for train and estimate: this command runs on one device, leave it out"));
+    }
     match command {
         Command::Demo(args) => demo::run(&args, global),
         Command::Prepare(args) => prepare::run(&args, global),

@@ -4,14 +4,37 @@ use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
 
 use super::args::{Global, TrainArgs};
-use super::backend::{Task, facts, with_backend};
-use super::{demo, print_json, resolve};
+use super::backend::{Task, facts, on_device};
+use super::{choose_device, demo, print_json, ranks, resolve};
 use crate::config::Config;
+use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::parallel::agreement::{Facts, agree};
+use crate::report::voice::say;
 use crate::train::input::TrainingData;
 use crate::train::run::{self, RunRequest, RunSummary, stored_config};
 
 pub fn run(args: &TrainArgs, global: &Global) -> Result<()> {
+    let group = ranks::join(args, global)?;
+    let set_up = set_up(args, global);
+    // Ranks compare what they are about to do; an error of one of them is then everybody's.
+    let (mine, ready) = match set_up {
+        Ok(ready) => (facts_of(&ready, args), Ok(ready)),
+        Err(error) => (Err(error), Err(())),
+    };
+    agree(&*group, mine)?;
+    let Ok((config, data, choice)) = ready else {
+        return Err(Error::failed("the ranks disagree on whether this rank has failed"));
+    };
+    let (out, init_from) = (args.out.clone(), args.init_from.clone());
+    let request = RunRequest { config, out, init_from, resume: args.resume, group: group.clone() };
+    say(&format!("backend {}", choice.reason));
+    let summary = on_device(&choice, Train { request, data: &data })?;
+    if args.json && group.rank() == 0 { print_json(&summary) } else { Ok(()) }
+}
+
+/// Everything that can be wrong with the options, the data and the device.
+fn set_up(args: &TrainArgs, global: &Global) -> Result<(Config, TrainingData, Choice)> {
     let config = configuration(args)?;
     // A demo that was stopped is resumed here.
     let data = if config.data.path.as_os_str() == demo::DATA_PATH {
@@ -19,13 +42,26 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     } else {
         TrainingData::open(&config.data.path, config.validation.every > 0)?
     };
-    let request = RunRequest { config, out: args.out.clone(), init_from: args.init_from.clone(), resume: args.resume };
-    let summary = with_backend(global, Train { request, data: &data })?;
-    if args.json { print_json(&summary) } else { Ok(()) }
+    let choice = choose_device(&ranks::spread(global)?)?;
+    Ok((config, data, choice))
+}
+
+/// What must be the same on every rank.
+fn facts_of((config, data, choice): &(Config, TrainingData, Choice), args: &TrainArgs) -> Result<Facts> {
+    let mut facts = Facts::of(config)?;
+    let fingerprint = |data: &Dataset| format!("{:016x}", data.fingerprint());
+    facts.add("the training data's fingerprint", fingerprint(&data.train));
+    facts.add("the validation data's fingerprint", data.val.as_ref().map_or("none".into(), fingerprint));
+    facts.add("the backend", choice.backend);
+    facts.add("--out", args.out.display());
+    facts.add("--resume", args.resume);
+    facts.add("--init-from", args.init_from.as_deref().map_or("none".into(), |path| path.display().to_string()));
+    Ok(facts)
 }
 
 /// The options' configuration, or the run's own where it is resumed.
 fn configuration(args: &TrainArgs) -> Result<Config> {
+    let args = &with_zero(args);
     let named = args.config.preset.is_some() || args.config.config.is_some();
     let stored = args.out.join(run::CONFIG).is_file();
     let mut config = if args.resume && (stored || !named) {
@@ -43,6 +79,13 @@ fn configuration(args: &TrainArgs) -> Result<Config> {
         config.data.path = data.clone();
     }
     Ok(config)
+}
+
+/// `--zero` is `--set train.zero` in short.
+fn with_zero(args: &TrainArgs) -> TrainArgs {
+    let mut args = args.clone();
+    args.config.sets.extend(args.zero.map(|stage| format!("train.zero={stage}")));
+    args
 }
 
 /// A resumed run keeps its configuration: what differs is named.

@@ -83,6 +83,7 @@ pub(super) const KEYS: &[Key] = &[
     key("train", "precision", Kind::Choice(&Precision::NAMES)),
     key("train", "seed", SEED),
     key("train", "recompute", Kind::Choice(&Recompute::NAMES)),
+    key("train", "zero", whole(0, 2)),
     key("train", "loss_scale", from(1.0, MAX_REAL)),
     key("validation", "every", whole(0, MAX_STEPS)),
     key("validation", "batches", whole(0, MAX_SIZE)),

@@ -104,6 +104,8 @@ pub struct Train {
     pub seed: u64,
     /// What the backward pass computes again in place of keeping it. Default none.
     pub recompute: Recompute,
+    /// Stage of ZeRO, 0 to 2: what the ranks divide among them where there are several. Default 1.
+    pub zero: u8,
     /// Initial loss scale of fp16. Default 65536.
     pub loss_scale: f64,
 }
@@ -193,6 +195,7 @@ impl Config {
                 precision: train.precision.unwrap_or(Precision::Fp32),
                 seed: train.seed.unwrap_or(0),
                 recompute: train.recompute.unwrap_or_default(),
+                zero: train.zero.unwrap_or(1),
                 loss_scale: train.loss_scale.unwrap_or(65_536.0),
             },
             validation: Validation { every: validation.every.unwrap_or(0), batches: validation.batches.unwrap_or(0) },
@@ -309,6 +312,7 @@ impl Config {
                 precision: Some(t.precision),
                 seed: Some(t.seed),
                 recompute: Some(t.recompute),
+                zero: Some(t.zero),
                 loss_scale: Some(t.loss_scale),
             },
             validation: ParsedValidation { every: Some(v.every), batches: Some(v.batches) },

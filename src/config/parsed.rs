@@ -55,6 +55,7 @@ table!(ParsedTrain {
     precision: Precision,
     seed: u64,
     recompute: Recompute,
+    zero: u8,
     loss_scale: f64,
 });
 

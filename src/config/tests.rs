@@ -265,8 +265,8 @@ prop_compose! {
 prop_compose! {
     fn any_config()(
         model in any_model(), optimizer in any_optimizer(), path in "[^\\x00]{1,20}", seeds in prop::array::uniform2(0..=i64::MAX as u64),
-        steps in 1u64..99_999_999, micro_batch in 1usize..64, accumulate in 1usize..64, precision in 0usize..3,
-        recompute in 0usize..3, loss_scale in 1.0..1e38f64, every in prop::array::uniform3(0u64..10_000),
+        steps in 1u64..99_999_999, micro_batch in 1usize..64, accumulate in 1usize..64,
+        [precision, recompute, zero] in prop::array::uniform3(0usize..3), loss_scale in 1.0..1e38f64, every in prop::array::uniform3(0u64..10_000),
         batches in 0usize..1000, keep_last in 1usize..100,
     ) -> Config {
         let precision = [Precision::Fp32, Precision::Fp16, Precision::Bf16][precision];
@@ -276,7 +276,8 @@ prop_compose! {
             data: Data { path: path.into(), seed: seeds[0] },
             optimizer,
             train: Train {
-                steps, batch: micro_batch * accumulate, micro_batch, precision, seed: seeds[1], recompute, loss_scale,
+                steps, batch: micro_batch * accumulate, micro_batch, precision, seed: seeds[1], recompute, zero: zero as u8,
+                loss_scale,
             },
             validation: Validation { every: every[0], batches },
             checkpoint: Checkpoint { every: every[1], keep_last, keep_every: every[2] },

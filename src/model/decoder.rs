@@ -19,6 +19,23 @@ pub struct MicroBatchDropout {
     pub residual: Option<Dropout>,
 }
 
+/// Where the backward pass adds the weights' gradients: flat fp32 buffers, one a parameter group.
+pub trait GradientSink<B: DecoderBackend> {
+    /// The buffer that a group's gradients are added to.
+    fn group(&mut self, index: usize) -> &mut Tensor<B, 1>;
+
+    /// This micro-batch has added all that it adds to the group.
+    fn done(&mut self, index: usize);
+}
+
+impl<B: DecoderBackend> GradientSink<B> for Buffers<B> {
+    fn group(&mut self, index: usize) -> &mut Tensor<B, 1> {
+        &mut self[index]
+    }
+
+    fn done(&mut self, _: usize) {}
+}
+
 /// A decoder's shape on a device. The weights are handed in, since whoever updates them must own them alone.
 pub struct Decoder<B: DecoderBackend> {
     pub arch: Architecture,
@@ -113,7 +130,7 @@ impl<B: DecoderBackend> Decoder<B> {
     pub fn forward_backward(
         &self,
         weights: &Buffers<B>,
-        grads: &mut Buffers<B>,
+        grads: &mut impl GradientSink<B>,
         (inputs, targets): (&[i32], &[i32]),
         batch: usize,
         dropout: MicroBatchDropout,
@@ -128,7 +145,7 @@ impl<B: DecoderBackend> Decoder<B> {
         let Forward { blocks, x } = self.forward_blocks(weights, x, dims, dropout, true);
 
         let (head, slots) = (&weights[layers + 1], self.table.head);
-        let head_grads = &mut grads[layers + 1];
+        let head_grads = grads.group(layers + 1);
         let normed = self.head_norm(head, x.clone());
         let (loss, d_normed) = B::linear_cross_entropy_backward(
             normed.y,
@@ -141,13 +158,16 @@ impl<B: DecoderBackend> Decoder<B> {
         let norm_grads = NormGrads { flat: head_grads, gamma: slots.gamma, beta: slots.beta };
         let gamma = B::vector(head, slots.gamma);
         let mut dx = B::layer_norm_backward(d_normed, x, normed.mean, normed.rstd, gamma, norm_grads, None);
+        grads.done(layers + 1);
 
         for (layer, saved) in blocks.into_iter().enumerate().rev() {
             let context = self.context(dims, layer, dropout);
-            dx = block::backward(&context, &weights[1 + layer], saved, dx, &mut grads[1 + layer]);
+            dx = block::backward(&context, &weights[1 + layer], saved, dx, grads.group(1 + layer));
+            grads.done(1 + layer);
         }
         let dx = B::embedding_dropout(dx, seq, dropout.embedding);
-        B::token_embedding_backward(dx, tokens, &mut grads[0], self.table.embedding);
+        B::token_embedding_backward(dx, tokens, grads.group(0), self.table.embedding);
+        grads.done(0);
         loss
     }
 

@@ -25,8 +25,10 @@ pub struct Plan {
     pub seq_len: u64,
     /// What is computed again in the backward pass.
     pub recompute: Recompute,
-    /// Devices over which the optimizer's state is split; at least 1.
+    /// Devices that train together; at least 1.
     pub devices: u64,
+    /// Stage of ZeRO, 0 to 2: what is divided among them (src/parallel/replica.rs).
+    pub zero: u8,
 }
 
 impl Plan {
@@ -38,6 +40,7 @@ impl Plan {
             seq_len: config.model.seq_len as u64,
             recompute: config.train.recompute,
             devices: 1,
+            zero: config.train.zero,
         }
     }
 }
@@ -47,13 +50,13 @@ impl Plan {
 pub struct Memory {
     /// Working weights in the compute dtype: s P. In fp32 they are the master weights themselves, and stand here.
     pub weights: u64,
-    /// The flat fp32 gradient buffer, whole on every device: 4 P.
+    /// The flat fp32 gradient buffers: 4 P or, at stage 2, 4 P / devices and the largest group whole.
     pub gradients: u64,
-    /// fp32 master weights: 4 P / devices, or none in fp32.
+    /// fp32 master weights: 4 P, from stage 1 on 4 P / devices; none in fp32.
     pub master: u64,
-    /// AdamW's first moment: 4 P / devices.
+    /// AdamW's first moment: 4 P, from stage 1 on 4 P / devices.
     pub m: u64,
-    /// AdamW's second moment: 4 P / devices.
+    /// AdamW's second moment: as the first.
     pub v: u64,
     /// What the forward pass keeps of all blocks and the final layer norm for the backward pass.
     pub activations: u64,
@@ -69,7 +72,12 @@ impl Memory {
         let s = plan.precision.bytes();
         let parameters = architecture.parameters();
         let tokens = plan.micro_batch.saturating_mul(plan.seq_len);
-        let sharded = |bytes: u64| bytes.div_ceil(plan.devices.max(1));
+        let divided = |bytes: u64| bytes.div_ceil(plan.devices.max(1));
+        let sharded = |bytes: u64| if plan.zero >= 1 { divided(bytes) } else { bytes };
+        let gradients = match plan.zero {
+            2 if plan.devices > 1 => divided(4 * parameters) + 4 * largest_group(architecture),
+            _ => 4 * parameters,
+        };
         let (hidden, layers) = (architecture.hidden as u64, architecture.layers as u64);
 
         let block = saved_per_block_and_token(architecture, s);
@@ -80,7 +88,7 @@ impl Memory {
         let chunk = loss_chunk_tokens(tokens, architecture.vocab);
         Self {
             weights: s * parameters,
-            gradients: 4 * parameters,
+            gradients,
             master: if plan.precision == Precision::Fp32 { 0 } else { sharded(4 * parameters) },
             m: sharded(4 * parameters),
             v: sharded(4 * parameters),
@@ -107,6 +115,13 @@ impl Memory {
             ("loss chunk", self.loss_chunk),
         ]
     }
+}
+
+/// Parameters of the largest group: the embedding, a block, or the final norm and the head.
+fn largest_group(architecture: &Architecture) -> u64 {
+    let (c, f, v) = (architecture.hidden as u64, architecture.mlp as u64, architecture.vocab as u64);
+    let block = 4 * (c * c + c) + 2 * c * f + f + c + 2 * c;
+    block.max(v * c + v + 2 * c)
 }
 
 /// Bytes that one block keeps a token: the input x in fp32 (4C); the layer norm's output (sC) and its mean and
@@ -139,8 +154,14 @@ fn backward_per_token(architecture: &Architecture, s: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const FP16: Plan =
-        Plan { precision: Precision::Fp16, micro_batch: 16, seq_len: 2048, recompute: Recompute::None, devices: 1 };
+    const FP16: Plan = Plan {
+        precision: Precision::Fp16,
+        micro_batch: 16,
+        seq_len: 2048,
+        recompute: Recompute::None,
+        devices: 1,
+        zero: 1,
+    };
 
     fn phi_1() -> Architecture {
         Architecture::phi(24, 2048, 32, 51_200, 2048)
@@ -180,6 +201,19 @@ mod tests {
     fn phi_1_fits_where_it_should() {
         assert!(Memory::estimate(&phi_1(), &FP16).total() < 80 << 30);
         assert!(Memory::estimate(&phi_1(), &Plan { micro_batch: 4, ..FP16 }).total() < 40 << 30);
+    }
+
+    #[test]
+    fn stages_divide_one_thing_after_the_other() {
+        let [all, state, gradients] =
+            [0, 1, 2].map(|zero| Memory::estimate(&phi_1(), &Plan { devices: 8, zero, ..FP16 }));
+        let p = phi_1().parameters();
+        assert_eq!((all.master, all.m, all.gradients), (4 * p, 4 * p, 4 * p));
+        assert_eq!((state.master, state.v, state.gradients), (p / 2, p / 2, 4 * p));
+        let head = 51_200 * 2048 + 51_200 + 2 * 2048;
+        assert_eq!((gradients.m, gradients.gradients), (p / 2, p / 2 + 4 * head));
+        let alone = Plan { zero: 2, ..FP16 };
+        assert_eq!(Memory::estimate(&phi_1(), &alone), Memory::estimate(&phi_1(), &FP16));
     }
 
     #[test]

@@ -8,6 +8,6 @@ pub mod table;
 pub mod weights;
 
 pub use architecture::Architecture;
-pub use decoder::{Decoder, MicroBatchDropout};
+pub use decoder::{Decoder, GradientSink, MicroBatchDropout};
 pub use table::ParameterTable;
 pub use weights::{Buffers, HostBuffers};

@@ -37,6 +37,9 @@ pub struct StepRecord {
     /// Seconds of training since the run began, over all resumes.
     #[serde(deserialize_with = "null_is_nan")]
     pub seconds: f64,
+    /// Share of the step's seconds in exchanges with other ranks, waiting for them included; `None` where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub communication: Option<f64>,
 }
 
 /// One validation.
@@ -194,6 +197,7 @@ mod tests {
             tokens_per_s: 123.4,
             mfu: step.is_multiple_of(2).then_some(0.4),
             seconds: step as f64 * 8.1,
+            communication: (step == 3).then_some(0.25),
         }
     }
 

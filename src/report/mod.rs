@@ -4,3 +4,4 @@ pub mod metrics;
 pub mod peak;
 pub mod progress;
 pub mod table;
+pub mod voice;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::metrics::StepRecord;
+use super::voice;
 
 /// Without a terminal, a line is printed at most this often (and at the first and the last step).
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ pub struct TrainProgress {
 impl TrainProgress {
     /// `done` of `steps` steps were made before.
     pub fn new(done: u64, steps: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (voice::is_aloud() && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(steps).with_position(done);
             let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} eta {eta}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -42,7 +43,7 @@ impl TrainProgress {
                 let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
                 if due || record.step == self.steps {
                     let left = (self.steps - record.step) as f64 * record_step_seconds(record);
-                    eprintln!("step {}/{} {message} left {}", record.step, self.steps, duration(left));
+                    voice::say(&format!("step {}/{} {message} left {}", record.step, self.steps, duration(left)));
                     self.last_line = Some(Instant::now());
                 }
             }
@@ -53,7 +54,7 @@ impl TrainProgress {
     pub fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            None => voice::say(line),
         }
     }
 
@@ -82,6 +83,9 @@ fn summary(record: &StepRecord) -> String {
     }
     if let Some(mfu) = record.mfu {
         text.push_str(&format!(" mfu {:.1}%", 100.0 * mfu));
+    }
+    if let Some(communication) = record.communication {
+        text.push_str(&format!(" exchange {:.0}%", 100.0 * communication));
     }
     text
 }

@@ -2,6 +2,8 @@
 
 pub mod input;
 pub mod loss_scale;
+mod overview;
+mod prepare;
 pub mod run;
 pub mod save;
 pub mod schedule;

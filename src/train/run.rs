@@ -1,7 +1,7 @@
 //! A whole run: set-up, the loop over steps, and what stands around a step: metrics, validation, checkpoints, signals.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -9,20 +9,22 @@ use trainer_backends::DecoderBackend;
 
 use super::input::{TrainingBatches, TrainingData};
 use super::loss_scale::Overflow;
+use super::prepare::{claim, prepare};
 use super::save::{self, Best, LoopState};
-use super::state::{TrainState, dtype};
-use super::step::{StepReport, training_step};
+use super::state::TrainState;
+use super::step::{StepReport, replica_step};
 use super::stop;
-use crate::checkpoint::model_files::load_model;
-use crate::checkpoint::{self, RunLock, resolve_model_dir, storage};
+use crate::checkpoint::{self, RunLock, storage};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::eval::loss::mean_loss;
-use crate::model::memory::{Memory, Plan};
+use crate::eval::loss::{Share, loss_of_share};
 use crate::model::{Decoder, HostBuffers, ParameterTable};
+use crate::parallel::collective::Traffic;
+use crate::parallel::session::{self, every, lead, together};
+use crate::parallel::{Collective, Replica};
 use crate::report::metrics::{self, MetricsLog, StepRecord, ValidationRecord};
 use crate::report::progress::TrainProgress;
-use crate::report::table::Table;
+use crate::report::voice::{log, say};
 
 /// The file in a run directory that holds its resolved configuration.
 pub const CONFIG: &str = "config.toml";
@@ -35,9 +37,12 @@ pub struct RunRequest {
     pub init_from: Option<PathBuf>,
     /// Go on from the latest checkpoint, if there is one.
     pub resume: bool,
+    /// The ranks that train together; `Alone` for one device.
+    pub group: Arc<dyn Collective>,
 }
 
 /// The device, for the user and for MFU.
+#[derive(Clone, Debug)]
 pub struct DeviceFacts {
     /// "cpu, AMD EPYC": for the table at the start.
     pub description: String,
@@ -50,7 +55,7 @@ pub struct DeviceFacts {
 impl DeviceFacts {
     /// # Errors
     /// A model whose flat fp32 buffers are larger than what the device's kernels can bind.
-    fn check_bindings(&self, table: &ParameterTable) -> Result<()> {
+    pub(super) fn check_bindings(&self, table: &ParameterTable) -> Result<()> {
         let largest = table.groups.iter().map(|group| 4 * group.len as u64).max().unwrap_or(0);
         match self.max_binding_bytes {
             Some(limit) if largest > limit => Err(Error::input(format!(
@@ -77,6 +82,22 @@ pub struct RunSummary {
     pub skipped: u64,
     pub seconds: f64,
     pub tokens_per_s: f64,
+    /// What this rank's part in training together has cost since the program started, where there are several ranks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub communication: Option<Communication>,
+}
+
+/// What a rank has sent to others, and how many steps it was for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Communication {
+    pub ranks: usize,
+    pub zero: u8,
+    /// Steps that this process made.
+    pub steps: u64,
+    /// Elements of all flat buffers.
+    pub parameters: u64,
+    /// Bytes that left this rank, by operation, in the steps alone; validation and checkpoints are not in it.
+    pub step_bytes: Traffic,
 }
 
 /// Trains until the last step or a signal.
@@ -91,6 +112,8 @@ pub fn run<B: DecoderBackend>(
     facts: &DeviceFacts,
 ) -> Result<RunSummary> {
     stop::listen()?;
+    let ranks = request.group.size() as f64;
+    let facts = &DeviceFacts { peak_flops: facts.peak_flops.map(|peak| ranks * peak), ..facts.clone() };
     let mut run = Run::<B>::open(request, data, device, facts)?;
     let batches = TrainingBatches::new(&data.train, &run.config)?;
     let mut progress = TrainProgress::new(run.state.step, run.config.train.steps);
@@ -98,10 +121,11 @@ pub fn run<B: DecoderBackend>(
         progress.say(&format!("all {} steps were made before: there is nothing left to train", run.config.train.steps));
     }
     let mut last = None;
-    while run.state.step < run.config.train.steps && !stop::requested() {
+    while run.state.step < run.config.train.steps && !run.replica.stopping() {
         let started = Instant::now();
-        let report = training_step(&run.decoder, &mut run.state, &run.config, &batches)?;
-        let record = run.record(&report, started.elapsed().as_secs_f64())?;
+        let before = run.replica.group.traffic();
+        let report = replica_step(&run.decoder, &mut run.state, &run.config, &batches, &run.replica)?;
+        let record = run.record(&report, started.elapsed().as_secs_f64(), before)?;
         progress.step(&record);
         run.tell_overflow(&report, &progress);
         last = Some(record);
@@ -119,80 +143,72 @@ pub fn run<B: DecoderBackend>(
             run.out.display()
         ));
     }
-    Ok(run.summary(last, finished))
+    let summary = run.summary(last, finished);
+    // The lock is given back before the ranks part: the first to go may be followed by the next run at once.
+    drop(run);
+    session::finish();
+    Ok(summary)
 }
 
 /// A run in progress.
-struct Run<'a, B: DecoderBackend> {
-    config: Config,
-    out: PathBuf,
-    data: &'a TrainingData,
+pub(super) struct Run<'a, B: DecoderBackend> {
+    pub(super) config: Config,
+    pub(super) out: PathBuf,
+    pub(super) data: &'a TrainingData,
+    /// Of all ranks together.
     peak_flops: Option<f64>,
-    decoder: Decoder<B>,
-    state: TrainState<B>,
+    pub(super) decoder: Decoder<B>,
+    pub(super) state: TrainState<B>,
+    pub(super) replica: Replica,
     loop_state: LoopState,
-    metrics: MetricsLog,
+    /// The first rank's.
+    metrics: Option<MetricsLog>,
+    /// Of this process's steps.
+    step_bytes: Traffic,
+    steps_made: u64,
     /// The step of the newest checkpoint; 0 before the first one.
     saved: u64,
     val_loss: Option<f64>,
     skipped: u64,
-    /// Held for as long as the run is open.
-    _lock: RunLock,
+    /// Held by the first rank for as long as the run is open.
+    _lock: Option<RunLock>,
 }
 
 impl<'a, B: DecoderBackend> Run<'a, B> {
     fn open(request: RunRequest, data: &'a TrainingData, device: &B::Device, facts: &DeviceFacts) -> Result<Self> {
-        let RunRequest { config, out, init_from, resume } = request;
-        let precision = config.train.precision;
-        if !B::supports_dtype(device, dtype(precision)) {
-            return Err(Error::input(format!(
-                "{} does not compute in {precision}: choose another precision (--set train.precision=fp32) or device",
-                facts.description
-            )));
-        }
-        data.check_vocab(config.model.vocab)?;
-        TrainingBatches::new(&data.train, &config)?;
-        let seq = config.model.seq_len;
-        let decoder = Decoder::<B>::new(config.architecture(), seq, device, config.train.recompute);
-        facts.check_bindings(&decoder.table)?;
-        // Read before anything is written: it may be no model, or another one.
-        let given = init_from.as_deref().map(|path| given_weights(&decoder, path)).transpose()?;
+        let RunRequest { config, out, init_from, resume, group } = request;
+        let ready = prepare::<B>(&config, init_from.as_deref(), data, device, facts, &group);
+        let (decoder, replica, given) = every(&*group, ready)?;
 
-        fs::create_dir_all(&out).map_err(Error::io("create", &out))?;
-        let lock = RunLock::acquire(&out)?;
-        for removed in checkpoint::clean_stale(&out)? {
-            eprintln!("removed what an interrupted save left behind: {removed}");
-        }
-        let found = checkpoint::find_latest(&out)?;
-        if !resume && let Some(found) = &found {
-            return Err(Error::file(
-                &out,
-                format!(
-                    "already holds a run (newest checkpoint {}): add --resume to go on with it, or choose another --out",
-                    found.dir.display()
-                ),
-            ));
-        }
+        let mut lock = None;
+        let found = lead(&*group, || {
+            let (held, found) = claim(&out, resume)?;
+            lock = Some(held);
+            Ok(found)
+        })?;
+        session::tell_in(&out);
+        let from_checkpoint = |dir: &Path| {
+            let (state, loop_state) = save::load(dir, &decoder, &config, &replica)?;
+            check_same_data(data, &loop_state, dir)?;
+            Ok((state, loop_state))
+        };
         let (state, loop_state) = match &found {
-            Some(found) => {
-                found.note.iter().for_each(|note| eprintln!("{note}"));
-                let (state, loop_state) = save::load(&found.dir, &decoder, &config)?;
-                check_same_data(data, &loop_state, &found.dir)?;
-                (state, loop_state)
-            }
+            Some(dir) => every(&*group, from_checkpoint(dir))?,
             None => {
                 let random = || HostBuffers::init(&decoder.arch, &decoder.table, config.train.seed);
                 let weights = given.unwrap_or_else(random);
-                (TrainState::new(&config, &decoder.table, weights, device), LoopState::new(data))
+                (TrainState::of_rank(&config, &decoder.table, weights, device, &replica), LoopState::new(data))
             }
         };
-        storage::replace_file(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
-        metrics::truncate_after(&out.join(metrics::FILE_NAME), state.step)?;
-        let metrics = MetricsLog::open(&out)?;
-        if let Some(best) = loop_state.best {
+        check_same_weights(&replica, &state)?;
+        let mut metrics = None;
+        lead(&*group, || {
+            storage::replace_file(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
+            metrics::truncate_after(&out.join(metrics::FILE_NAME), state.step)?;
+            metrics = Some(MetricsLog::open(&out)?);
             // A kill between the save and the pointer's move would otherwise forget it.
-            remark_best(&out, best)?;
-        }
+            loop_state.best.map_or(Ok(()), |best| remark_best(&out, best))
+        })?;
         let saved = state.step;
         let run = Self {
             config,
@@ -201,77 +217,25 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             peak_flops: facts.peak_flops,
             decoder,
             state,
+            replica,
             loop_state,
             metrics,
+            step_bytes: Traffic::default(),
+            steps_made: 0,
             saved,
             val_loss: None,
             skipped: 0,
             _lock: lock,
         };
-        eprint!("{}", run.overview(facts, init_from.as_deref()));
+        say(run.overview(facts, init_from.as_deref()).trim_end());
         Ok(run)
     }
 
-    /// The table at the start.
-    fn overview(&self, facts: &DeviceFacts, init_from: Option<&Path>) -> String {
-        let config = &self.config;
-        let arch = &self.decoder.arch;
-        let memory = Memory::estimate(arch, &Plan::new(config)).total() as f64 / (1u64 << 30) as f64;
-        let tokens = self.data.train.tokens();
-        let epochs = config.train.steps as f64 * config.tokens_per_step() as f64 / tokens as f64;
-        let start = match (self.state.step, init_from) {
-            (0, None) => format!("random weights, seed {}", config.train.seed),
-            (0, Some(model)) => format!("the weights of {}", model.display()),
-            (step, _) => format!("the checkpoint of step {step}"),
-        };
-        let mut table = Table::pairs();
-        table
-            .row(["device", &facts.description])
-            .row([
-                "model",
-                &format!(
-                    "{} layers, hidden {}, {} heads of {}, vocabulary {}: {:.2} M parameters",
-                    arch.layers,
-                    arch.hidden,
-                    arch.heads,
-                    arch.head_dim(),
-                    arch.vocab,
-                    arch.parameters() as f64 / 1e6
-                ),
-            ])
-            .row([
-                "batch",
-                &format!(
-                    "{} sequences of {} = {} tokens a step, in {} micro-batches of {}",
-                    config.train.batch,
-                    config.model.seq_len,
-                    config.tokens_per_step(),
-                    config.accumulation(),
-                    config.train.micro_batch
-                ),
-            ])
-            .row(["data", &format!("{tokens} training tokens; {epochs:.2} epochs in {} steps", config.train.steps)])
-            .row([
-                "recipe",
-                &format!(
-                    "{}, AdamW lr {:.1e}, {} warm-up steps, decay {}, clip {}, dropout {} / {}",
-                    config.train.precision,
-                    config.optimizer.lr,
-                    config.optimizer.warmup_steps,
-                    config.optimizer.weight_decay,
-                    config.optimizer.clip,
-                    config.model.attention_dropout,
-                    config.model.residual_dropout
-                ),
-            ])
-            .row(["memory", &format!("about {memory:.2} GiB")])
-            .row(["start", &start])
-            .row(["run", &self.out.display().to_string()]);
-        table.to_string()
-    }
-
     /// Counts a step, and writes it to the metrics.
-    fn record(&mut self, report: &StepReport, seconds: f64) -> Result<StepRecord> {
+    fn record(&mut self, report: &StepReport, seconds: f64, before: Traffic) -> Result<StepRecord> {
+        let spent = self.replica.group.traffic() - before;
+        self.step_bytes = self.step_bytes + spent;
+        self.steps_made += 1;
         let tokens = self.config.tokens_per_step();
         self.loop_state.tokens += tokens;
         self.loop_state.seconds += seconds;
@@ -289,8 +253,9 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             tokens_per_s,
             mfu: self.peak_flops.map(|peak| flops / peak),
             seconds: self.loop_state.seconds,
+            communication: (!self.replica.is_alone()).then(|| spent.time.as_secs_f64() / seconds),
         };
-        self.metrics.write_step(record)?;
+        self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.write_step(record))?;
         Ok(record)
     }
 
@@ -320,8 +285,14 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         {
             let batch = (self.config.train.micro_batch, self.config.model.seq_len);
             let batches = self.config.validation.batches;
-            let val_loss = mean_loss(&self.decoder, &self.state.weights, val, batch, batches, |_, _| {})?.nats;
-            self.metrics.write_validation(ValidationRecord { step, val_loss })?;
+            let share = Share { index: self.replica.group.rank(), of: self.replica.group.size() };
+            let loss = loss_of_share(&self.decoder, &self.state.weights, val, batch, batches, share, |_, _| {});
+            let (sum, tokens) = every(&*self.replica.group, loss)?;
+            let mut sums = [sum, tokens as f64];
+            self.replica.group.sums(&mut sums);
+            let val_loss = sums[0] / sums[1];
+            let record = ValidationRecord { step, val_loss };
+            self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.write_validation(record))?;
             self.val_loss = Some(val_loss);
             new_best = self.loop_state.best.is_none_or(|best| val_loss < best.val_loss);
             if new_best {
@@ -341,13 +312,16 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         self.loop_state.updates = self.state.updates;
         self.loop_state.loss_scale = self.state.loss_scale;
         let tokenizer = self.data.tokenizer.as_ref();
-        save::save(&self.out, &self.decoder, &self.state, &self.config, &self.loop_state, tokenizer)?;
+        check_same_weights(&self.replica, &self.state)?;
+        save::save(&self.out, &self.decoder, &self.state, &self.config, &self.loop_state, tokenizer, &self.replica)?;
         self.saved = self.state.step;
-        if let Some(best) = self.loop_state.best.filter(|best| best.step == self.state.step) {
-            checkpoint::mark_best(&self.out, best.step)?;
-        }
-        checkpoint::retain(&self.out, self.config.checkpoint.keep_last, self.config.checkpoint.keep_every)?;
-        Ok(())
+        lead(&*self.replica.group, || {
+            if let Some(best) = self.loop_state.best.filter(|best| best.step == self.state.step) {
+                checkpoint::mark_best(&self.out, best.step)?;
+            }
+            checkpoint::retain(&self.out, self.config.checkpoint.keep_last, self.config.checkpoint.keep_every)?;
+            Ok(())
+        })
     }
 
     fn summary(&self, last: Option<StepRecord>, finished: bool) -> RunSummary {
@@ -361,6 +335,13 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             skipped: self.skipped,
             seconds,
             tokens_per_s: if seconds > 0.0 { self.loop_state.tokens as f64 / seconds } else { 0.0 },
+            communication: (!self.replica.is_alone()).then(|| Communication {
+                ranks: self.replica.group.size(),
+                zero: self.replica.zero,
+                steps: self.steps_made,
+                parameters: self.decoder.table.groups.iter().map(|group| group.len as u64).sum(),
+                step_bytes: self.step_bytes,
+            }),
         }
     }
 }
@@ -377,6 +358,28 @@ impl LoopState {
             best: None,
             data: format!("{:016x}", data.train.fingerprint()),
         }
+    }
+}
+
+/// Every rank's weights are the same bits; each rank's log has their checksum.
+///
+/// # Errors
+/// They are not: devices or builds of different kinds, or a fault.
+fn check_same_weights<B: DecoderBackend>(replica: &Replica, state: &TrainState<B>) -> Result<()> {
+    if replica.is_alone() {
+        return Ok(());
+    }
+    let mut crc = crc32fast::Hasher::new();
+    state.weights.iter().for_each(|group| crc.update(group.clone().into_data().as_bytes()));
+    let crc = crc.finalize();
+    log(&format!("step {}: weights {crc:08x}", state.step));
+    let all = together(&*replica.group, Ok(crc))?;
+    match all.iter().position(|(_, other)| *other != all[0].1) {
+        None => Ok(()),
+        Some(rank) => Err(Error::failed(format!(
+            "after step {} the weights of rank {rank} on {} are not those of rank 0: start all ranks with the same build on              the same kind of device, from the last checkpoint (--resume)",
+            state.step, all[rank].0
+        ))),
     }
 }
 
@@ -401,24 +404,6 @@ fn remark_best(out: &Path, best: Best) -> Result<()> {
         checkpoint::mark_best(out, best.step)?;
     }
     Ok(())
-}
-
-/// The weights of the model at `path`.
-///
-/// # Errors
-/// No model there, or one of another shape.
-fn given_weights<B: DecoderBackend>(decoder: &Decoder<B>, path: &Path) -> Result<HostBuffers> {
-    let location = resolve_model_dir(path)?;
-    let (model, weights) = load_model(&location.model)?;
-    // How long its sequences may be is no part of the weights.
-    let found = crate::model::Architecture { context: decoder.arch.context, ..model.architecture };
-    if found != decoder.arch {
-        return Err(Error::file(
-            path,
-            format!("is another model than the configuration's: {found:?} there, {:?} here", decoder.arch),
-        ));
-    }
-    Ok(weights)
 }
 
 /// What an interrupted or finished run's directory says it is.

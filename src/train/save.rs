@@ -1,6 +1,7 @@
 //! A run's state to and from a checkpoint directory.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use burn_tensor::DType;
@@ -10,15 +11,17 @@ use trainer_backends::DecoderBackend;
 use super::loss_scale::LossScale;
 use super::state::{TrainState, dtype};
 use crate::checkpoint::hugging_face::ConfigExtras;
-use crate::checkpoint::model_files::{self, device_entry, load_model};
-use crate::checkpoint::{CheckpointWriter, Dtype, TensorFile};
+use crate::checkpoint::model_files::{self, device_entry, device_part, load_model};
+use crate::checkpoint::optimizer_files::file_name;
+use crate::checkpoint::{CheckpointWriter, Dtype, OptimizerFiles, TensorEntry};
 use crate::config::{Config, Precision};
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use crate::model::{Decoder, HostBuffers};
+use crate::model::{Buffers, Decoder, HostBuffers};
+use crate::parallel::Replica;
+use crate::parallel::session::{lead, together};
 
 const STATE: &str = "state.json";
-const OPTIMIZER: &str = "optimizer-00000-of-00001.safetensors";
 
 /// The best validation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,10 +47,14 @@ pub struct LoopState {
     pub data: String,
 }
 
-/// Writes a whole checkpoint of step `state.step`, or leaves none.
+/// Writes a whole checkpoint of step `state.step`, or leaves none. All ranks call it: each writes the optimizer state that
+/// it owns, the first one all else; they share the file system.
 ///
 /// Precision: `model/` holds the weights in the compute dtype; fp32 master weights and both moments are in the optimizer
-/// file, tensor by tensor under their Hugging Face names, so that another layout or number of devices can read them.
+/// files, tensor by tensor under their Hugging Face names, so that another layout or number of devices can read them.
+///
+/// # Errors
+/// The same on every rank, whichever rank's disk it is.
 pub fn save<B: DecoderBackend>(
     run_dir: &Path,
     decoder: &Decoder<B>,
@@ -55,35 +62,82 @@ pub fn save<B: DecoderBackend>(
     config: &Config,
     loop_state: &LoopState,
     tokenizer: Option<&Tokenizer>,
+    replica: &Replica,
 ) -> Result<()> {
-    let writer = CheckpointWriter::begin(run_dir, state.step)?;
-    let model = writer.model_dir()?;
+    let group = &*replica.group;
+    let mut writer = CheckpointWriter::join(run_dir, state.step);
+    lead(group, || {
+        writer = CheckpointWriter::begin(run_dir, state.step)?;
+        Ok(())
+    })?;
+    let written = writer
+        .write_tensors(&file_name(group.rank(), group.size()), optimizer_entries(decoder, state, replica))
+        .and_then(|()| match replica.is_first() {
+            true => write_common(&writer, decoder, state, config, loop_state, tokenizer),
+            false => Ok(()),
+        });
+    together(group, written)?;
+    lead(group, || writer.commit().map(|_| ()))
+}
+
+/// What the first rank writes.
+fn write_common<B: DecoderBackend>(
+    writer: &CheckpointWriter,
+    decoder: &Decoder<B>,
+    state: &TrainState<B>,
+    config: &Config,
+    loop_state: &LoopState,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<()> {
     let mut extras = ConfigExtras::new(model_files::dtype(config.train.precision));
     extras.eos_token_id = tokenizer.map(Tokenizer::end_of_text);
     extras.residual_dropout = config.model.residual_dropout;
     extras.attention_dropout = config.model.attention_dropout;
     extras.embedding_dropout = config.model.embedding_dropout;
-    model_files::save_model(&model, &decoder.arch, &extras, &decoder.table, &state.weights)?;
-    if let Some(tokenizer) = tokenizer {
-        tokenizer.save(&model)?;
-    }
-    let parts = [("master.", state.master.as_ref()), ("m.", Some(&state.m)), ("v.", Some(&state.v))];
-    let entries =
-        parts.into_iter().filter_map(|(prefix, buffers)| Some((prefix, buffers?))).flat_map(|(prefix, buffers)| {
-            decoder.table.entries.iter().map(move |entry| device_entry::<B>(prefix, entry, buffers, Dtype::F32))
-        });
-    writer.write_tensors(OPTIMIZER, entries.collect())?;
+    writer.write_model(|model| {
+        model_files::save_model(model, &decoder.arch, &extras, &decoder.table, &state.weights)?;
+        tokenizer.map_or(Ok(()), |tokenizer| tokenizer.save(model))
+    })?;
     let json = serde_json::to_vec_pretty(loop_state).map_err(|error| Error::failed(format!("{STATE}: {error}")))?;
-    writer.write_file(STATE, &json)?;
-    writer.commit()?;
-    Ok(())
+    writer.write_file(STATE, &json)
 }
 
-/// Reads a checkpoint that `save` wrote (already verified against its MANIFEST).
+/// The optimizer state that this rank writes: whole tensors where it is alone, else what it owns of each.
+fn optimizer_entries<'a, B: DecoderBackend>(
+    decoder: &'a Decoder<B>,
+    state: &'a TrainState<B>,
+    replica: &Replica,
+) -> Vec<TensorEntry<'a>> {
+    let buffers = [("master.", state.master.as_ref()), ("m.", Some(&state.m)), ("v.", Some(&state.v))];
+    let mut entries = Vec::new();
+    for (prefix, buffers) in buffers.into_iter().filter_map(|(prefix, buffers)| Some((prefix, buffers?))) {
+        for entry in &decoder.table.entries {
+            if replica.is_alone() {
+                entries.push(device_entry::<B>(prefix, entry, buffers, Dtype::F32));
+                continue;
+            }
+            let owned = common(&replica.own(entry.group), &entry.range());
+            if !owned.is_empty() {
+                let part = owned.start - entry.offset..owned.end - entry.offset;
+                let start = owned.start - replica.kept(entry.group).start;
+                entries.push(device_part(&format!("{prefix}{}", entry.name), &buffers[entry.group], &part, start));
+            }
+        }
+    }
+    entries
+}
+
+fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+/// Reads a checkpoint that `save` wrote on any number of ranks (already verified against its MANIFEST).
 pub fn load<B: DecoderBackend>(
     checkpoint: &Path,
     decoder: &Decoder<B>,
     config: &Config,
+    replica: &Replica,
 ) -> Result<(TrainState<B>, LoopState)> {
     let path = checkpoint.join(STATE);
     let json = fs::read(&path).map_err(Error::io("read", &path))?;
@@ -96,18 +150,33 @@ pub fn load<B: DecoderBackend>(
             format!("holds another model ({:?}) than the run's config.toml ({:?})", model.architecture, decoder.arch),
         ));
     }
-    let optimizer = TensorFile::open(&checkpoint.join(OPTIMIZER))?;
+    let optimizer = OptimizerFiles::open(checkpoint)?;
+    let groups = 0..decoder.table.groups.len();
     let read = |prefix: &str| -> Result<HostBuffers> {
-        let mut host = HostBuffers::zeros(&decoder.table);
+        let mut host =
+            HostBuffers { groups: groups.clone().map(|group| vec![0.0; replica.kept(group).len()]).collect() };
         for entry in &decoder.table.entries {
-            optimizer.read_f32(&format!("{prefix}{}", entry.name), host.slice_mut(entry))?;
+            let kept = replica.kept(entry.group);
+            let wanted = common(&kept, &entry.range());
+            if wanted.is_empty() {
+                continue;
+            }
+            let out = &mut host.groups[entry.group][wanted.start - kept.start..][..wanted.len()];
+            let part = wanted.start - entry.offset..wanted.end - entry.offset;
+            optimizer.read(&format!("{prefix}{}", entry.name), part, out)?;
         }
         Ok(host)
     };
     let device = &decoder.device;
-    let fp32 = config.train.precision == Precision::Fp32;
-    let master = if fp32 { weights } else { read("master.")? };
-    let mut state = TrainState::new(config, &decoder.table, master, device);
+    let mut state = TrainState::of_rank(config, &decoder.table, weights, device, replica);
+    if config.train.precision != Precision::Fp32 {
+        let master: Buffers<B> = read("master.")?.upload(device, DType::F32);
+        if replica.zero == 0 {
+            let narrow = dtype(config.train.precision);
+            state.weights = master.iter().map(|group| group.clone().cast(narrow)).collect();
+        }
+        state.master = Some(master);
+    }
     debug_assert!(state.weights.iter().all(|group| group.dtype() == dtype(config.train.precision)));
     state.m = read("m.")?.upload::<B>(device, DType::F32);
     state.v = read("v.")?.upload::<B>(device, DType::F32);

@@ -6,6 +6,7 @@ use trainer_backends::DecoderBackend;
 use super::loss_scale::LossScale;
 use crate::config::{Config, Precision};
 use crate::model::{Buffers, HostBuffers, ParameterTable};
+use crate::parallel::Replica;
 
 /// The dtype of weights and activations.
 pub fn dtype(precision: Precision) -> DType {
@@ -16,7 +17,8 @@ pub fn dtype(precision: Precision) -> DType {
     }
 }
 
-/// Weights, optimizer state and loss scale after `step` steps.
+/// Weights, optimizer state and loss scale after `step` steps. Of `master`, `m`, `v` and `grads` a rank among several may
+/// keep its own parts only (`Replica`): the buffers are as many, but shorter.
 pub struct TrainState<B: DecoderBackend> {
     /// In the compute dtype; in fp32 these are the master weights.
     pub weights: Buffers<B>,
@@ -37,16 +39,39 @@ pub struct TrainState<B: DecoderBackend> {
 impl<B: DecoderBackend> TrainState<B> {
     /// The state before the first step, from initial fp32 weights.
     pub fn new(config: &Config, table: &ParameterTable, weights: HostBuffers, device: &B::Device) -> Self {
-        let zeros = || -> Buffers<B> {
-            table.groups.iter().map(|group| Tensor::zeros([group.len], (device, DType::F32))).collect()
+        Self::of_rank(config, table, weights, device, &Replica::alone(table))
+    }
+
+    /// As `new`, as far as a rank keeps it.
+    pub fn of_rank(
+        config: &Config,
+        table: &ParameterTable,
+        weights: HostBuffers,
+        device: &B::Device,
+        replica: &Replica,
+    ) -> Self {
+        let zeros = |len: &dyn Fn(usize) -> usize| -> Buffers<B> {
+            (0..table.groups.len()).map(|group| Tensor::zeros([len(group)], (device, DType::F32))).collect()
         };
-        let (weights, master) = upload(config.train.precision, weights, device);
+        let kept = |group: usize| replica.kept(group).len();
+        let whole = |group: usize| table.groups[group].len;
+        let (weights, master) = if replica.zero == 0 {
+            upload(config.train.precision, weights, device)
+        } else {
+            let own = |(group, values): (usize, &Vec<f32>)| values[replica.kept(group)].to_vec();
+            let own = HostBuffers { groups: weights.groups.iter().enumerate().map(own).collect() };
+            let narrow = config.train.precision != Precision::Fp32;
+            (
+                weights.upload::<B>(device, dtype(config.train.precision)),
+                narrow.then(|| own.upload::<B>(device, DType::F32)),
+            )
+        };
         Self {
             weights,
             master,
-            m: zeros(),
-            v: zeros(),
-            grads: zeros(),
+            m: zeros(&kept),
+            v: zeros(&kept),
+            grads: if replica.zero == 2 { zeros(&kept) } else { zeros(&whole) },
             loss_scale: (config.train.precision == Precision::Fp16).then(|| LossScale::new(config.train.loss_scale)),
             step: 0,
             updates: 0,

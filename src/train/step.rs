@@ -11,7 +11,8 @@ use super::state::TrainState;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::weights::download_one;
-use crate::model::{Decoder, MicroBatchDropout};
+use crate::model::{Buffers, Decoder, MicroBatchDropout};
+use crate::parallel::{Replica, reduce, session};
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,41 +45,99 @@ pub fn training_step<B: DecoderBackend>(
     config: &Config,
     batches: &impl Batches,
 ) -> Result<StepReport> {
+    replica_step(decoder, state, config, batches, &Replica::alone(&decoder.table))
+}
+
+/// One rank's part of a step that all ranks make together: as `training_step`, and every rank gets the same report.
+pub fn replica_step<B: DecoderBackend>(
+    decoder: &Decoder<B>,
+    state: &mut TrainState<B>,
+    config: &Config,
+    batches: &impl Batches,
+    replica: &Replica,
+) -> Result<StepReport> {
     let step = state.step + 1;
-    let (batch, micro_batch, seq) = (config.train.batch, config.train.micro_batch, config.model.seq_len);
+    let (batch, seq) = (config.train.batch, config.model.seq_len);
     let loss_scale = state.loss_scale.map_or(1.0, |scale| scale.scale);
     let lr = learning_rate(step, config);
 
     // The gradient of the mean over all the step's tokens: each micro-batch adds its share of the sum.
     let seed = (loss_scale / (batch * seq) as f64) as f32;
-    let mut loss = Tensor::zeros([1], (&decoder.device, DType::F32));
-    let (mut inputs, mut targets) = (vec![0; micro_batch * seq], vec![0; micro_batch * seq]);
-    for first_sequence in (0..batch).step_by(micro_batch) {
-        batches.fill((step - 1) * batch as u64 + first_sequence as u64, &mut inputs, &mut targets)?;
-        let dropout = micro_batch_dropout(config, step, first_sequence);
-        let micro = (&inputs[..], &targets[..]);
-        loss = loss + decoder.forward_backward(&state.weights, &mut state.grads, micro, micro_batch, dropout, seed);
-    }
+    let loss = accumulate(decoder, state, config, batches, replica, seed)?;
 
-    // The update decides on the device whether it happens, and by how much: it is queued before anything is waited for.
-    let squares = state.grads.iter().map(B::sum_of_squares).reduce(|a, b| a + b).expect("a decoder has parameters");
-    let factor = B::grad_factor(&loss, &squares, loss_scale as f32, config.optimizer.clip as f32);
-    update(decoder, state, config, lr, &factor);
-    state.grads.iter_mut().for_each(B::clear);
-
-    // Loss and norm come to the host together: the only wait of the step.
-    let scalars = download_one(&Tensor::cat(vec![loss, squares], 0));
+    let factor = |loss: &Tensor<B, 1>, squares: &Tensor<B, 1>| {
+        B::grad_factor(loss, squares, loss_scale as f32, config.optimizer.clip as f32)
+    };
+    let adamw = adamw_step(config, lr, state.updates);
+    let scalars = if replica.is_alone() {
+        // The update decides on the device whether it happens, and by how much: it is queued before anything is waited for.
+        let squares = sum_of_squares(&state.grads);
+        let factor = factor(&loss, &squares);
+        let grads = std::mem::take(&mut state.grads);
+        update(decoder, state, &grads, &factor, adamw);
+        state.grads = grads;
+        state.grads.iter_mut().for_each(B::clear);
+        // Loss and norm come to the host together: the only wait of the step.
+        download_one(&Tensor::cat(vec![loss, squares], 0))
+    } else {
+        let grads = reduce::gradients(decoder, &mut state.grads, replica);
+        let scalars = reduce::scalars(loss, sum_of_squares(&grads), replica);
+        let [loss, squares] = scalars.map(|scalar| Tensor::from_data([scalar], (&decoder.device, DType::F32)));
+        let factor = factor(&loss, &squares);
+        if scalars.iter().all(|scalar| scalar.is_finite()) {
+            match replica.zero {
+                0 => update(decoder, state, &grads, &factor, adamw),
+                _ => reduce::update_own_parts(decoder, state, &grads, &factor, adamw, replica),
+            }
+        }
+        scalars.to_vec()
+    };
     let loss = f64::from(scalars[0]) / (batch * seq) as f64;
     let grad_norm = f64::from(scalars[1]).sqrt() / loss_scale;
 
     let finite = grad_norm.is_finite() && loss.is_finite();
-    let overflow = if finite { None } else { Some(overflowed(state, step, loss)?) };
+    let overflow = if finite { None } else { Some(overflowed(state, step, loss).map_err(session::shared)?) };
     if finite {
         state.updates += 1;
         state.loss_scale.iter_mut().for_each(|scale| scale.clean());
     }
     state.step = step;
     Ok(StepReport { loss, lr, grad_norm, loss_scale, overflow })
+}
+
+/// Forward and backward over this rank's micro-batches. Returns the loss, summed over their tokens; the gradients are in
+/// `state.grads`.
+fn accumulate<B: DecoderBackend>(
+    decoder: &Decoder<B>,
+    state: &mut TrainState<B>,
+    config: &Config,
+    batches: &impl Batches,
+    replica: &Replica,
+    seed: f32,
+) -> Result<Tensor<B, 1>> {
+    let step = state.step + 1;
+    let (batch, micro_batch, seq) = (config.train.batch, config.train.micro_batch, config.model.seq_len);
+    let mut loss = Tensor::zeros([1], (&decoder.device, DType::F32));
+    let (mut inputs, mut targets) = (vec![0; micro_batch * seq], vec![0; micro_batch * seq]);
+    for first_sequence in replica.sequences(batch).step_by(micro_batch) {
+        batches.fill((step - 1) * batch as u64 + first_sequence as u64, &mut inputs, &mut targets)?;
+        let dropout = micro_batch_dropout(config, step, first_sequence);
+        let micro = (&inputs[..], &targets[..]);
+        let weights = &state.weights;
+        loss = loss
+            + match replica.zero {
+                2 => {
+                    let mut grads = reduce::Scattered::new(decoder, replica, &mut state.grads);
+                    decoder.forward_backward(weights, &mut grads, micro, micro_batch, dropout, seed)
+                }
+                _ => decoder.forward_backward(weights, &mut state.grads, micro, micro_batch, dropout, seed),
+            };
+    }
+    Ok(loss)
+}
+
+fn sum_of_squares<B: DecoderBackend>(grads: &Buffers<B>) -> Tensor<B, 1> {
+    grads.iter().map(B::sum_of_squares).reduce(|a, b| a + b).expect("a decoder has parameters")
 }
 
 /// The dropout of the micro-batch that starts at `first_sequence` of the step's global batch.
@@ -108,31 +167,34 @@ fn overflowed<B: DecoderBackend>(state: &mut TrainState<B>, step: u64, loss: f64
     }
 }
 
-fn update<B: DecoderBackend>(
-    decoder: &Decoder<B>,
-    state: &mut TrainState<B>,
-    config: &Config,
-    lr: f64,
-    factor: &Tensor<B, 1>,
-) {
+/// The update after `updates` others.
+fn adamw_step(config: &Config, lr: f64, updates: u64) -> AdamWStep {
     let o = &config.optimizer;
-    let step = AdamWStep {
+    AdamWStep {
         lr: lr as f32,
         beta1: o.beta1 as f32,
         beta2: o.beta2 as f32,
         eps: o.eps as f32,
         weight_decay: o.weight_decay as f32,
         // Counted once it is known to have happened.
-        update: state.updates + 1,
-    };
+        update: updates + 1,
+    }
+}
+
+/// AdamW on every group.
+fn update<B: DecoderBackend>(
+    decoder: &Decoder<B>,
+    state: &mut TrainState<B>,
+    grads: &Buffers<B>,
+    factor: &Tensor<B, 1>,
+    step: AdamWStep,
+) {
     // Owned alone, so that each group's buffers are written in place.
     let weights = std::mem::take(&mut state.weights);
     let m = std::mem::take(&mut state.m);
     let v = std::mem::take(&mut state.v);
     let mut masters = state.master.as_mut().map(std::mem::take).map(Vec::into_iter);
-    for ((((weights, m), v), grads), group) in
-        weights.into_iter().zip(m).zip(v).zip(&state.grads).zip(&decoder.table.groups)
-    {
+    for ((((weights, m), v), grads), group) in weights.into_iter().zip(m).zip(v).zip(grads).zip(&decoder.table.groups) {
         let master = masters.as_mut().and_then(Iterator::next);
         let updated = B::adamw(AdamWBuffers { weights, master, m, v }, grads, factor, group.decay_len, step);
         state.weights.push(updated.weights);

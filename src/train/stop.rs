@@ -18,7 +18,7 @@ pub fn listen() -> Result<()> {
             if REQUESTED.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
             }
-            eprintln!("\nstopping after this step; once more to stop at once");
+            crate::report::voice::say("\nstopping after this step; once more to stop at once");
         })
         .map_err(|error| error.to_string())
     });
