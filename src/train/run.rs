@@ -377,7 +377,8 @@ fn check_same_weights<B: DecoderBackend>(replica: &Replica, state: &TrainState<B
     match all.iter().position(|(_, other)| *other != all[0].1) {
         None => Ok(()),
         Some(rank) => Err(Error::failed(format!(
-            "after step {} the weights of rank {rank} on {} are not those of rank 0: start all ranks with the same build on              the same kind of device, from the last checkpoint (--resume)",
+            "after step {} the weights of rank {rank} on {} are not those of rank 0: start all ranks with the same build on \
+             the same kind of device, from the last checkpoint (--resume)",
             state.step, all[rank].0
         ))),
     }
