@@ -13,7 +13,7 @@ struct Blueprint {
     accumulate: bool,
 }
 
-/// out[start + i] (+)= product[i] (+ bias[i mod n]). Sizes are in vectors.
+/// out[start + i] (+)= product[i] (+ bias[i mod columns]). Sizes are in vectors.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn epilogue_kernel<V: Float, O: Float, N: Size>(
@@ -21,7 +21,7 @@ fn epilogue_kernel<V: Float, O: Float, N: Size>(
     bias: &Array<Vector<V, N>>,
     out: &mut Array<Vector<O, N>>,
     len: usize,
-    n: usize,
+    columns: usize,
     start: usize,
     #[comptime] blueprint: Blueprint,
     #[define(V, O)] _dtypes: [StorageType; 2],
@@ -30,7 +30,7 @@ fn epilogue_kernel<V: Float, O: Float, N: Size>(
     if at < len {
         let mut value = product[at];
         if comptime!(blueprint.bias) {
-            value += Vector::<f32, N>::cast_from(bias[at % n]);
+            value += Vector::<f32, N>::cast_from(bias[at % columns]);
         }
         if comptime!(blueprint.accumulate) {
             value += Vector::<f32, N>::cast_from(out[start + at]);
