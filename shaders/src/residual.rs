@@ -86,7 +86,7 @@ fn block(cols: usize, #[comptime] width: usize) -> Block {
 
 #[cube]
 fn draw(dropout: &Dropout, block: Block, seq: usize) -> Words {
-    words(dropout, (block.row / seq) as u32, 0u32, (block.row % seq) as u32, block.block as u32)
+    words(dropout, (block.row / seq) as u32, 0u32, (block.row % seq) as u32, block.block as u32, false)
 }
 
 /// out = x + drop(a) + drop(b).

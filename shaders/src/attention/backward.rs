@@ -252,8 +252,14 @@ fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size
             let query_lse = lse[row];
             let query_delta = delta[row];
             if comptime!(blueprint.dropout) {
-                let drawn =
-                    words(&dropout, here.sequence as u32, here.head as u32, query as u32, (first / DRAWN) as u32);
+                let drawn = words(
+                    &dropout,
+                    here.sequence as u32,
+                    here.head as u32,
+                    query as u32,
+                    (first / DRAWN) as u32,
+                    false,
+                );
                 #[unroll]
                 for j in 0..rows {
                     let at = comptime!(i * rows + j);

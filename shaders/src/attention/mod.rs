@@ -185,7 +185,7 @@ fn drop_row(
     #[unroll]
     for group in 0..comptime!(span / DRAWN) {
         let keys = (first_key / DRAWN + group) as u32;
-        let drawn = words(dropout, here.sequence as u32, here.head as u32, position as u32, keys);
+        let drawn = words(dropout, here.sequence as u32, here.head as u32, position as u32, keys, false);
         #[unroll]
         for j in 0..DRAWN {
             let at = comptime!(start + group * DRAWN + j);

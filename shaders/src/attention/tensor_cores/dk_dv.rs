@@ -129,7 +129,7 @@ pub(crate) fn dk_dv_kernel<T: Float>(
                     let query = lane + comptime!(part * LANES);
                     let (sequence, head) = (here.sequence as u32, here.head as u32);
                     let key_block = ((first + own) / DRAWN) as u32;
-                    let call = words(&dropout, sequence, head, (first_query + query) as u32, key_block);
+                    let call = words(&dropout, sequence, head, (first_query + query) as u32, key_block, true);
                     drawn[passed + query] = call.w0;
                     drawn[passed + query + apart] = call.w1;
                     drawn[passed + query + comptime!(2 * apart)] = call.w2;

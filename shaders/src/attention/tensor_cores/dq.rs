@@ -85,7 +85,8 @@ pub(crate) fn dq_kernel<T: Float>(
                 let query = first + own + comptime!(half * COLUMNS) + quad;
                 if comptime!(blueprint.dropout) {
                     let (sequence, head) = (here.sequence as u32, here.head as u32);
-                    let drawn = words(&dropout, sequence, head, query as u32, (first_key / DRAWN + member) as u32);
+                    let drawn =
+                        words(&dropout, sequence, head, query as u32, (first_key / DRAWN + member) as u32, true);
                     #[unroll]
                     for j in 0..scores {
                         let product = dp.index_mut(j);

@@ -120,7 +120,8 @@ pub(crate) fn forward_kernel<T: Float>(
                     total[row] = sum;
                     if comptime!(blueprint.dropout) {
                         let (sequence, head) = (here.sequence as u32, here.head as u32);
-                        let drawn = words(&dropout, sequence, head, query as u32, (first_key / DRAWN + member) as u32);
+                        let drawn =
+                            words(&dropout, sequence, head, query as u32, (first_key / DRAWN + member) as u32, true);
                         #[unroll]
                         for j in 0..scores {
                             let product = p.index_mut(comptime!(m * scores + j));
