@@ -76,3 +76,39 @@ fn word_length(rest: &str) -> usize {
     }
     end
 }
+
+/// Decimal, octal, hexadecimal and binary integers with an optional U; 0f and 0d floats as bits (PTX ISA, "Constants").
+pub fn number(text: &str) -> Option<u64> {
+    if let Some(digits) = text.strip_prefix("0f").or(text.strip_prefix("0F")) {
+        return u32::from_str_radix(digits, 16).ok().map(u64::from);
+    }
+    if let Some(digits) = text.strip_prefix("0d").or(text.strip_prefix("0D")) {
+        return u64::from_str_radix(digits, 16).ok();
+    }
+    let text = text.trim_end_matches('U');
+    let lower = text.to_ascii_lowercase();
+    if let Some(digits) = lower.strip_prefix("0x") {
+        return u64::from_str_radix(digits, 16).ok();
+    }
+    if let Some(digits) = lower.strip_prefix("0b") {
+        return u64::from_str_radix(digits, 2).ok();
+    }
+    if lower.len() > 1 && lower.starts_with('0') {
+        return u64::from_str_radix(&lower[1..], 8).ok();
+    }
+    lower.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(number("0f3F800000"), Some(0x3f80_0000));
+        assert_eq!(number("0d3FF0000000000000"), Some(0x3ff0_0000_0000_0000));
+        assert_eq!(number("0x1FU"), Some(31));
+        assert_eq!(number("017"), Some(15));
+        assert_eq!(number("nan"), None);
+    }
+}

@@ -1,6 +1,6 @@
 //! A CUDA driver that runs PTX on the CPU, so that a program's CUDA kernels are tested without a GPU.
 //!
-//! Built as a shared library it takes the place of `libcuda.so.1` (`driver`). What NVRTC compiled is parsed (`lex`, `parse`),
+//! Built as a shared library it takes the place of `libcuda.so.1` (`driver`). What NVRTC compiled is parsed (`lex`, `parse`, `syntax`),
 //! lowered once to function pointers with decoded operands (`lower`, `allocate`, `program`), and run by warps of 32 lanes
 //! (`machine`, `ops`, `tensor_core`). Beside results it checks what a compute sanitizer does: bounds and alignment of every
 //! access, barriers in divergent code, deadlocks; memory starts as NaN, asynchronous copies happen at the wait, and warps
@@ -22,4 +22,5 @@ pub mod memory;
 pub mod ops;
 pub mod parse;
 pub mod program;
+pub mod syntax;
 pub mod tensor_core;

@@ -3,102 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::lex::{Token, tokens};
-
-/// A register, numbered within its entry.
-pub type Register = u32;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    Predicate,
-    /// 8 to 32 bits: one word a lane.
-    Word,
-    Double,
-    Quad,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Operand {
-    Register(Register),
-    NotRegister(Register),
-    /// `p|q`
-    Pair(Box<Operand>, Box<Operand>),
-    /// An integer, as two's complement, or a floating-point constant's bits.
-    Immediate(u64),
-    /// A variable, parameter, label or special register, and an offset.
-    Name(String, i64),
-    /// `_`
-    Sink,
-    Address(Box<Operand>, i64),
-    /// `[a, {x, y}]`, as tensor instructions have it.
-    TensorAddress(Vec<Operand>),
-    Vector(Vec<Operand>),
-}
-
-#[derive(Clone, Debug)]
-pub struct Statement {
-    /// A predicate and whether it is negated.
-    pub guard: Option<(Register, bool)>,
-    pub mnemonic: String,
-    pub operands: Vec<Operand>,
-    pub line: u32,
-    pub scope: usize,
-}
-
-/// A variable, parameter or array in some state space.
-#[derive(Clone, Debug)]
-pub struct Variable {
-    pub space: String,
-    pub name: String,
-    pub align: usize,
-    pub bytes: usize,
-    pub initial: Vec<u8>,
-}
-
-#[derive(Debug, Default)]
-pub struct Entry {
-    pub name: String,
-    pub parameters: Vec<Variable>,
-    pub variables: Vec<Variable>,
-    pub classes: Vec<Class>,
-    pub statements: Vec<Statement>,
-    /// Label and the scope that declares it, to the statement that follows it.
-    labels: HashMap<(String, usize), usize>,
-    tables: HashMap<(String, usize), Vec<String>>,
-    /// The scope around each scope.
-    parents: Vec<usize>,
-}
-
-impl Entry {
-    fn outwards<'a, T>(&self, map: &'a HashMap<(String, usize), T>, name: &str, scope: usize) -> Option<&'a T> {
-        let mut scope = scope;
-        loop {
-            if let Some(found) = map.get(&(name.to_owned(), scope)) {
-                return Some(found);
-            }
-            if scope == 0 {
-                return None;
-            }
-            scope = self.parents[scope];
-        }
-    }
-
-    /// The statement that `name` labels, as seen from `scope`.
-    pub fn label(&self, name: &str, scope: usize) -> Option<usize> {
-        self.outwards(&self.labels, name, scope).copied()
-    }
-
-    /// The labels of a `.branchtargets` table.
-    pub fn table(&self, name: &str, scope: usize) -> Option<&Vec<String>> {
-        self.outwards(&self.tables, name, scope)
-    }
-}
-
-#[derive(Debug, Default)]
-pub struct Module {
-    pub variables: Vec<Variable>,
-    pub entries: Vec<Entry>,
-}
+use crate::lex::{Token, number, tokens};
+use crate::syntax::{Class, Entry, Module, Operand, Register, Statement, Variable};
 
 /// # Errors
 /// What was expected and found, and the line.
@@ -504,28 +410,6 @@ pub fn type_bytes(name: &str) -> Option<usize> {
     }
 }
 
-/// Decimal, octal, hexadecimal and binary integers with an optional U; 0f and 0d floats as bits (PTX ISA, "Constants").
-fn number(text: &str) -> Option<u64> {
-    if let Some(digits) = text.strip_prefix("0f").or(text.strip_prefix("0F")) {
-        return u32::from_str_radix(digits, 16).ok().map(u64::from);
-    }
-    if let Some(digits) = text.strip_prefix("0d").or(text.strip_prefix("0D")) {
-        return u64::from_str_radix(digits, 16).ok();
-    }
-    let text = text.trim_end_matches('U');
-    let lower = text.to_ascii_lowercase();
-    if let Some(digits) = lower.strip_prefix("0x") {
-        return u64::from_str_radix(digits, 16).ok();
-    }
-    if let Some(digits) = lower.strip_prefix("0b") {
-        return u64::from_str_radix(digits, 2).ok();
-    }
-    if lower.len() > 1 && lower.starts_with('0') {
-        return u64::from_str_radix(&lower[1..], 8).ok();
-    }
-    lower.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -566,15 +450,6 @@ mod tests {
         let address = Operand::Address(Box::new(Operand::Name("k_0".to_owned(), 0)), -8);
         assert_eq!(entry.statements[0].operands[1], address);
         assert_eq!(entry.statements[4].operands[3], Operand::NotRegister(2));
-    }
-
-    #[test]
-    fn numbers() {
-        assert_eq!(number("0f3F800000"), Some(0x3f80_0000));
-        assert_eq!(number("0d3FF0000000000000"), Some(0x3ff0_0000_0000_0000));
-        assert_eq!(number("0x1FU"), Some(31));
-        assert_eq!(number("017"), Some(15));
-        assert_eq!(number("nan"), None);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use super::{Draft, Lowerer, Ref, Result, count, unknown};
 use crate::ops::compare::NONE;
 use crate::ops::{moves, warp_wide};
-use crate::parse::{Entry, Operand, Statement};
 use crate::program::{BARRIER_ALIGNED, BARRIER_AND, BARRIER_ARRIVE, BARRIER_COUNTED, BARRIER_OR, BARRIER_POPC, Kind};
+use crate::syntax::{Entry, Operand, Statement};
 
 impl Lowerer {
     pub(super) fn control(&mut self, entry: &Entry, statement: &Statement, parts: &[&str]) -> Result<()> {

@@ -4,7 +4,8 @@ use super::{Draft, Lowerer, Ref, Result, count, unknown};
 use crate::machine::address::Space;
 use crate::ops::compare::{self, COMBINE, LOGIC, NONE};
 use crate::ops::{self, Entry, convert, moves};
-use crate::parse::{Operand, type_bytes};
+use crate::parse::type_bytes;
+use crate::syntax::Operand;
 
 impl Lowerer {
     /// A row of the tables, with .ftz and .sat of f32 as instructions of their own around it.

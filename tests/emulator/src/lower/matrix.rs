@@ -3,8 +3,8 @@
 use super::{Draft, Lowerer, Ref, Result, count, unknown};
 use crate::machine::address::Space;
 use crate::ops::moves;
-use crate::parse::Operand;
 use crate::program::Kind;
+use crate::syntax::Operand;
 use crate::tensor_core::wmma::{self, Tile};
 use crate::tensor_core::{Element, Plan, layout, move_matrix, multiplication};
 

@@ -4,7 +4,8 @@ use super::{Draft, Lowerer, Ref, Result, count, unknown};
 use crate::machine::address::Space;
 use crate::ops::compare::NONE;
 use crate::ops::{self, async_copy, atomic, memory, moves};
-use crate::parse::{Operand, type_bytes};
+use crate::parse::type_bytes;
+use crate::syntax::Operand;
 
 /// Memory order, scope, caching and eviction: nothing of it changes what a value is here.
 fn is_hint(part: &str) -> bool {

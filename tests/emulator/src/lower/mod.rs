@@ -14,8 +14,9 @@ use crate::allocate::allocate;
 use crate::machine::address::Space;
 use crate::memory::Memory;
 use crate::ops::moves::{self, SPECIAL};
-use crate::parse::{Class, Entry, Operand, Statement, Variable, parse};
+use crate::parse::parse;
 use crate::program::{CONSTANT, Exec, Inst, Kernel, Kind, LANES, Line, NO_GUARD, NOT};
+use crate::syntax::{Class, Entry, Operand, Statement, Variable};
 
 /// An operand before registers have places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
