@@ -2,6 +2,7 @@
 //!
 //! `ops::DecoderBackend` is the trait; `reference` is its plain-tensor oracle; `cpu`, `cuda` and `wgpu` implement it.
 
+pub mod cache;
 pub mod cpu;
 pub mod discovery;
 pub mod dropout;

@@ -7,6 +7,7 @@
 use burn_backend::Backend;
 use burn_tensor::{DType, Int, Tensor};
 
+use crate::cache::{KeyValues, Places};
 use crate::dropout::Dropout;
 use crate::reference;
 
@@ -173,6 +174,11 @@ pub trait DecoderBackend: Backend {
         None
     }
 
+    /// Whether products of fp32 with a narrower dtype round the fp32 side first: tensor cores take both sides in one dtype.
+    fn rounds_products(_device: &Self::Device) -> bool {
+        false
+    }
+
     /// The matrix at `slot` of a flat buffer, `[rows, cols]`.
     fn matrix(flat: &Tensor<Self, 1>, slot: MatrixSlot) -> Tensor<Self, 2> {
         let MatrixSlot { offset, rows, cols } = slot;
@@ -265,6 +271,22 @@ pub trait DecoderBackend: Backend {
         into: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         reference::attention_backward(d_o, fused, attended, dims, dropout, into)
+    }
+
+    /// Writes the rotated k and the v in `fused` `[N, W]` into the cache: each sequence's T tokens from its position on.
+    fn store_keys_values(fused: &Tensor<Self, 2>, dims: BlockDims, places: &Places<Self>, cache: &mut KeyValues<Self>) {
+        reference::store_keys_values(fused, dims, places, cache);
+    }
+
+    /// Attention of one new token a sequence: the rotated q in `fused` `[B, W]` over the positions so far, itself included,
+    /// whose k and v are first written into the cache. `[B, C]` in the compute dtype; `dims.seq` is 1.
+    fn attention_decode(
+        fused: Tensor<Self, 2>,
+        dims: BlockDims,
+        places: &Places<Self>,
+        cache: &mut KeyValues<Self>,
+    ) -> Tensor<Self, 2> {
+        reference::attention_decode(fused, dims, places, cache)
     }
 
     /// GELU (tanh form) of columns `3C..` of `fused` `[N, W]`: `[N, F]`.

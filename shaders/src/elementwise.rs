@@ -27,6 +27,17 @@ pub(crate) fn unit_index() -> usize {
 /// Sum of `value` over the cube's `units` (a power of two), the same in every unit: a tree, so always in the same order.
 #[cube]
 pub(crate) fn sum_units(value: f32, #[comptime] units: usize) -> f32 {
+    over_units(value, units, false)
+}
+
+/// As `sum_units`: the largest value.
+#[cube]
+pub(crate) fn max_units(value: f32, #[comptime] units: usize) -> f32 {
+    over_units(value, units, true)
+}
+
+#[cube]
+fn over_units(value: f32, #[comptime] units: usize, #[comptime] largest: bool) -> f32 {
     let mut total = value;
     if comptime!(units > 1) {
         let mut shared = SharedMemory::<f32>::new(units);
@@ -38,7 +49,11 @@ pub(crate) fn sum_units(value: f32, #[comptime] units: usize) -> f32 {
             let half = comptime!(units >> (level + 1));
             if unit < half {
                 let other = shared[unit + half];
-                shared[unit] += other;
+                if comptime!(largest) {
+                    shared[unit] = max(shared[unit], other);
+                } else {
+                    shared[unit] += other;
+                }
             }
             sync_cube();
         }

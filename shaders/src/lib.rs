@@ -12,6 +12,7 @@ pub mod device;
 pub mod elementwise;
 pub mod embedding;
 pub mod epilogue;
+pub mod few_rows;
 pub mod gelu;
 pub mod gemm;
 pub mod norm;

@@ -229,12 +229,12 @@ pub struct GenerateArgs {
     /// Model: a Hugging Face directory, a checkpoint or a run
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
-    /// Text to complete [default: read from standard input]
+    /// Text to complete (may be repeated) [default: read from standard input]
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file", allow_hyphen_values = true)]
-    pub prompt: Option<String>,
-    /// File with the text to complete; - is standard input
+    pub prompt: Vec<String>,
+    /// File with the text to complete (may be repeated); - is standard input
     #[arg(long, value_name = "FILE")]
-    pub prompt_file: Option<PathBuf>,
+    pub prompt_file: Vec<PathBuf>,
     /// Tokens to generate, at most
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = positive)]
     pub max_tokens: usize,
@@ -250,9 +250,21 @@ pub struct GenerateArgs {
     /// Seed of the sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Completions of the prompt
+    /// Completions of each prompt
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub samples: usize,
+    /// Text that ends a completion, and is not part of it (may be repeated)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
+    /// Completions that are made at a time
+    #[arg(long, value_name = "N", default_value_t = crate::eval::generate::Generation::BATCH, value_parser = positive)]
+    pub batch: usize,
+    /// Number format of weights and cache: fp16 and bf16 halve what each token reads, where the device has them
+    #[arg(long, value_enum, default_value = "fp32")]
+    pub precision: Precision,
+    /// Compute the whole sequence again for each token instead of keeping keys and values
+    #[arg(long)]
+    pub no_cache: bool,
     /// Print the completions as one JSON object
     #[arg(long)]
     pub json: bool,

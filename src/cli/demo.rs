@@ -19,7 +19,7 @@ use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::eval::execute::{Limits, Python, Verdict};
 use crate::eval::exercises::{body, judge, pass_share};
-use crate::eval::generate::{Sampling, complete};
+use crate::eval::generate::{Generation, Next, Sampling, complete};
 use crate::parallel::Alone;
 use crate::report::progress::duration;
 use crate::report::voice::say;
@@ -141,8 +141,14 @@ impl Task for Solve<'_> {
         let (decoder, weights) = model.upload::<B>(device, seq)?;
         let prompts: Vec<Vec<u32>> =
             self.exercises.iter().map(|exercise| self.tokenizer.encode(&exercise.prompt)).collect::<Result<_>>()?;
-        let end = Some(self.tokenizer.end_of_text());
-        let completions = complete(&decoder, &weights, &prompts, end, MAX_TOKENS, Sampling::GREEDY, |_, _| {})?;
+        let generation = Generation {
+            max_tokens: MAX_TOKENS,
+            end_of_text: Some(self.tokenizer.end_of_text()),
+            sampling: Sampling::GREEDY,
+            batch: Generation::BATCH,
+            cache: true,
+        };
+        let (completions, _) = complete(&decoder, &weights, &prompts, &generation, |_, _| Next::Continue)?;
         completions.iter().map(|completion| self.tokenizer.decode(&completion.tokens)).collect()
     }
 }

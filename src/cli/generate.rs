@@ -2,22 +2,23 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Read};
-use std::time::Instant;
+use std::path::Path;
 
 use serde_json::json;
 use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
 
 use super::args::{GenerateArgs, Global};
-use super::backend::{Task, with_backend};
+use super::backend::{Task, check_precision, with_backend};
 use super::model::HostModel;
 use super::{print, print_json};
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use crate::eval::generate::{Completion, Sampling, complete};
+use crate::eval::generate::stop::Text;
+use crate::eval::generate::{Ending, Generation, Next, Pace, Sampling, complete};
 
 pub fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
-    let prompt = read_prompt(args)?;
+    let prompts = read_prompts(args)?;
     let mut model = HostModel::load(&args.model)?;
     let tokenizer = model.tokenizer()?;
     if tokenizer.vocab_size() > model.arch.vocab {
@@ -26,35 +27,54 @@ pub fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
             format!("has a vocabulary of {}, its tokenizer one of {}", model.arch.vocab, tokenizer.vocab_size()),
         ));
     }
-    let started = Instant::now();
-    let completions = with_backend(global, Generate { args, model, tokenizer: &tokenizer, prompt: &prompt })?;
-    let tokens: usize = completions.iter().map(|completion| completion.tokens.len()).sum();
-    let per_second = tokens as f64 / started.elapsed().as_secs_f64();
-    eprintln!("{tokens} tokens, {per_second:.1} tokens/s");
+    let (completed, pace) = with_backend(global, Generate { args, model, tokenizer: &tokenizer, prompts: &prompts })?;
+    eprintln!("{}", told(&pace));
+    let prompt_of = |i: usize| &prompts[i / args.samples];
     if args.json {
-        let completions: Vec<_> = completions
+        let completions: Vec<_> = completed
             .iter()
-            .map(|c| Ok(json!({ "text": tokenizer.decode(&c.tokens)?, "tokens": c.tokens, "ending": c.ending })))
-            .collect::<Result<_>>()?;
-        return print_json(&json!({ "prompt": prompt, "completions": completions, "tokens_per_s": per_second }));
+            .enumerate()
+            .map(|(i, c)| json!({ "prompt": prompt_of(i), "text": c.text, "tokens": c.tokens, "ending": c.ending }))
+            .collect();
+        return print_json(&json!({
+            "completions": completions,
+            "tokens_per_s": pace.tokens_per_s(),
+            "prompt_tokens_per_s": pace.prompt_tokens_per_s(),
+            "pace": pace,
+        }));
     }
-    if completions.len() > 1 {
-        for (i, completion) in completions.iter().enumerate() {
-            print(&format!("--- {}\n{prompt}{}\n", i + 1, tokenizer.decode(&completion.tokens)?))?;
+    if completed.len() > 1 {
+        for (i, completed) in completed.iter().enumerate() {
+            print(&format!("--- {}\n{}{}\n", i + 1, prompt_of(i), completed.text))?;
         }
     }
     Ok(())
 }
 
-fn read_prompt(args: &GenerateArgs) -> Result<String> {
-    if let Some(prompt) = &args.prompt {
-        return Ok(prompt.clone());
+fn told(pace: &Pace) -> String {
+    let prompts = format!("prompts: {} tokens, {:.0} tokens/s", pace.prompt_tokens, pace.prompt_tokens_per_s());
+    if pace.tokens == 0 {
+        return prompts;
     }
-    if let Some(path) = args.prompt_file.as_ref().filter(|path| path.as_os_str() != "-") {
-        return fs::read_to_string(path).map_err(Error::io("read", path));
+    format!("{prompts}; completions: {} tokens, {:.1} tokens/s", pace.tokens, pace.tokens_per_s())
+}
+
+fn read_prompts(args: &GenerateArgs) -> Result<Vec<String>> {
+    if !args.prompt.is_empty() {
+        return Ok(args.prompt.clone());
+    }
+    if !args.prompt_file.is_empty() {
+        return args.prompt_file.iter().map(|path| read_prompt(path)).collect();
     }
     if io::stdin().is_terminal() {
         eprintln!("type the prompt, then Ctrl-D");
+    }
+    Ok(vec![read_prompt(Path::new("-"))?])
+}
+
+fn read_prompt(path: &Path) -> Result<String> {
+    if path.as_os_str() != "-" {
+        return fs::read_to_string(path).map_err(Error::io("read", path));
     }
     let mut prompt = String::new();
     io::stdin().read_to_string(&mut prompt).map_err(Error::io("read", "standard input"))?;
@@ -65,53 +85,66 @@ struct Generate<'a> {
     args: &'a GenerateArgs,
     model: HostModel,
     tokenizer: &'a Tokenizer,
-    prompt: &'a str,
+    prompts: &'a [String],
+}
+
+struct Completed {
+    text: String,
+    tokens: Vec<u32>,
+    ending: Ending,
 }
 
 impl Task for Generate<'_> {
-    type Output = Vec<Completion>;
+    type Output = (Vec<Completed>, Pace);
 
-    fn run<B: DecoderBackend>(self, device: &B::Device, _: &Choice) -> Result<Vec<Completion>> {
-        let Self { args, model, tokenizer, prompt } = self;
+    fn run<B: DecoderBackend>(self, device: &B::Device, _: &Choice) -> Result<Self::Output> {
+        let Self { args, model, tokenizer, prompts } = self;
+        let dtype = check_precision::<B>(device, args.precision)?;
         let seq = model.arch.context;
-        let (decoder, weights) = model.upload::<B>(device, seq)?;
-        let prompts = vec![tokenizer.encode(prompt)?; args.samples];
-        let sampling =
-            Sampling { temperature: args.temperature, top_p: args.top_p, top_k: args.top_k, seed: args.seed };
-        let stream = args.samples == 1 && !args.json;
-        if stream {
-            print(prompt)?;
-        }
-        let mut shown = 0;
+        let (decoder, weights) = model.upload_as::<B>(device, seq, dtype)?;
         let mut tokens = Vec::new();
+        for prompt in prompts {
+            tokens.extend(vec![tokenizer.encode(prompt)?; args.samples]);
+        }
+        let generation = Generation {
+            max_tokens: args.max_tokens,
+            end_of_text: Some(tokenizer.end_of_text()),
+            sampling: Sampling { temperature: args.temperature, top_p: args.top_p, top_k: args.top_k, seed: args.seed },
+            batch: args.batch,
+            cache: !args.no_cache,
+        };
+        let stream = tokens.len() == 1 && !args.json;
+        if stream {
+            print(&prompts[0])?;
+        }
+        let mut texts: Vec<Text> = tokens.iter().map(|_| Text::new(tokenizer, &args.stop)).collect();
         let mut broken = Ok(());
-        let end = Some(tokenizer.end_of_text());
-        let completions = complete(&decoder, &weights, &prompts, end, args.max_tokens, sampling, |_, token| {
-            if stream && broken.is_ok() {
-                tokens.push(token);
-                broken = show_new_text(tokenizer, &tokens, &mut shown);
+        let (completions, pace) = complete(&decoder, &weights, &tokens, &generation, |i, token| {
+            let text = &mut texts[i];
+            let pushed = text.push(token).and_then(|ended| {
+                if stream {
+                    print(&text.fresh(false))?;
+                }
+                Ok(ended)
+            });
+            match pushed {
+                Ok(false) => Next::Continue,
+                Ok(true) => Next::Stop,
+                Err(error) => {
+                    broken = Err(error);
+                    Next::Stop
+                }
             }
         })?;
         broken?;
         if stream {
-            print("\n")?;
+            print(&format!("{}\n", texts[0].fresh(true)))?;
         }
-        Ok(completions)
+        let completed = completions.into_iter().zip(&texts).map(|(completion, text)| Completed {
+            text: text.text(),
+            tokens: completion.tokens,
+            ending: completion.ending,
+        });
+        Ok((completed.collect(), pace))
     }
-}
-
-/// Prints what the tokens add to the text so far, whole characters only.
-fn show_new_text(tokenizer: &Tokenizer, tokens: &[u32], shown: &mut usize) -> Result<()> {
-    let bytes = tokenizer.decode_bytes(tokens)?;
-    let whole = match std::str::from_utf8(&bytes) {
-        Ok(_) => bytes.len(),
-        // A character's last bytes may come with the next token.
-        Err(error) if error.error_len().is_none() => error.valid_up_to(),
-        Err(_) => bytes.len(),
-    };
-    if whole > *shown {
-        print(&String::from_utf8_lossy(&bytes[*shown..whole]))?;
-        *shown = whole;
-    }
-    Ok(())
 }

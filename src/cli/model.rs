@@ -51,13 +51,26 @@ impl HostModel {
     /// # Errors
     /// A longer sequence than the model's context.
     pub fn upload<B: DecoderBackend>(self, device: &B::Device, seq: usize) -> Result<(Decoder<B>, Buffers<B>)> {
+        self.upload_as(device, seq, DType::F32)
+    }
+
+    /// As `upload`, in `dtype`, which the device must have.
+    ///
+    /// # Errors
+    /// As `upload`.
+    pub fn upload_as<B: DecoderBackend>(
+        self,
+        device: &B::Device,
+        seq: usize,
+        dtype: DType,
+    ) -> Result<(Decoder<B>, Buffers<B>)> {
         if seq > self.arch.context {
             return Err(Error::input(format!(
                 "a sequence of {seq} tokens is longer than the model's context of {}",
                 self.arch.context
             )));
         }
-        let weights = self.weights.upload::<B>(device, DType::F32);
+        let weights = self.weights.upload::<B>(device, dtype);
         Ok((Decoder::new(self.arch, seq, device, crate::config::Recompute::None), weights))
     }
 }

@@ -6,6 +6,7 @@
 
 use burn_tensor::{DType, Tensor};
 use trainer_backends::DecoderBackend;
+use trainer_backends::cache::{KeyValues, Places};
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{Attended, BiasGrad, BlockDims, NormGrads, Normed, RotaryTable, Turn, WeightGrads};
 
@@ -84,20 +85,68 @@ pub fn forward<B: DecoderBackend>(
     weights: &Tensor<B, 1>,
     x: Tensor<B, 2>,
 ) -> (Tensor<B, 2>, Activations<B>) {
-    let BlockContext { dims, slots, rotary, attention_dropout, residual_dropout, .. } = context;
-    let (dims, slots) = (*dims, *slots);
-    let vector = |slot| B::vector(weights, slot);
-    let matrix = |slot| B::matrix(weights, slot);
-
     let normed = norm(context, weights, x.clone());
-    let fused = B::linear_forward(normed.y.clone(), matrix(slots.fused), vector(slots.fused_bias));
-    let fused = B::rotary(fused, rotary, dims, Turn::Forward);
-    let attended = B::attention_forward(fused.clone(), dims, *attention_dropout);
-    let attention = B::linear_forward(attended.o.clone(), matrix(slots.dense), vector(slots.dense_bias));
-    let gelu = B::gelu_tanh(fused.clone(), dims);
-    let mlp = B::linear_forward(gelu.clone(), matrix(slots.fc2), vector(slots.fc2_bias));
-    let out = B::residual(x, attention, mlp, dims, *residual_dropout);
+    let fused = project(context, weights, normed.y.clone());
+    let fused = B::rotary(fused, context.rotary, context.dims, Turn::Forward);
+    let attended = B::attention_forward(fused.clone(), context.dims, context.attention_dropout);
+    let (out, gelu) = merge(context, weights, x, attended.o.clone(), fused.clone());
     (out, Activations { normed, fused, attended, gelu })
+}
+
+/// As `forward` without dropout, keeping only keys and values: each sequence's T tokens are its first ones.
+pub fn prefill<B: DecoderBackend>(
+    context: &BlockContext<'_, B>,
+    weights: &Tensor<B, 1>,
+    x: Tensor<B, 2>,
+    places: &Places<B>,
+    cache: &mut KeyValues<B>,
+) -> Tensor<B, 2> {
+    let (out, Activations { fused, .. }) = forward(context, weights, x);
+    B::store_keys_values(&fused, context.dims, places, cache);
+    out
+}
+
+/// The block's output for one new token a sequence, fp32 `[B, C]`. `context.rotary` has a row a sequence, that of its
+/// position.
+pub fn decode<B: DecoderBackend>(
+    context: &BlockContext<'_, B>,
+    weights: &Tensor<B, 1>,
+    x: Tensor<B, 2>,
+    places: &Places<B>,
+    cache: &mut KeyValues<B>,
+) -> Tensor<B, 2> {
+    let dims = context.dims;
+    let fused = project(context, weights, norm(context, weights, x.clone()).y);
+    // Row i of the table is what the i-th position of one sequence of B turns by.
+    let as_positions = BlockDims { batch: 1, seq: dims.batch, ..dims };
+    let fused = B::rotary(fused, context.rotary, as_positions, Turn::Forward);
+    let o = B::attention_decode(fused.clone(), dims, places, cache);
+    merge(context, weights, x, o, fused).0
+}
+
+/// q, k, v and fc1's output, `[N, W]`, of the norm's output `[N, C]`.
+fn project<B: DecoderBackend>(
+    context: &BlockContext<'_, B>,
+    weights: &Tensor<B, 1>,
+    normed: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let slots = context.slots;
+    B::linear_forward(normed, B::matrix(weights, slots.fused), B::vector(weights, slots.fused_bias))
+}
+
+/// Both branches added to `x`, fp32 `[N, C]`, and GELU's output, given attention's `o` `[N, C]`.
+fn merge<B: DecoderBackend>(
+    context: &BlockContext<'_, B>,
+    weights: &Tensor<B, 1>,
+    x: Tensor<B, 2>,
+    o: Tensor<B, 2>,
+    fused: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let BlockContext { dims, slots, residual_dropout, .. } = context;
+    let attention = B::linear_forward(o, B::matrix(weights, slots.dense), B::vector(weights, slots.dense_bias));
+    let gelu = B::gelu_tanh(fused, *dims);
+    let mlp = B::linear_forward(gelu.clone(), B::matrix(weights, slots.fc2), B::vector(weights, slots.fc2_bias));
+    (B::residual(x, attention, mlp, *dims, *residual_dropout), gelu)
 }
 
 /// Returns the gradient of the block's input, fp32 `[N, C]`, given that of its output; adds those of the weights.

@@ -41,7 +41,7 @@ pub struct Decoder<B: DecoderBackend> {
     pub arch: Architecture,
     pub table: ParameterTable,
     pub device: B::Device,
-    rotary: RotaryTable<B>,
+    pub(super) rotary: RotaryTable<B>,
     recompute: Recompute,
 }
 
@@ -60,7 +60,7 @@ impl<B: DecoderBackend> Decoder<B> {
         Self { arch, table, device: device.clone(), rotary, recompute }
     }
 
-    fn dims(&self, batch: usize, seq: usize) -> BlockDims {
+    pub(super) fn dims(&self, batch: usize, seq: usize) -> BlockDims {
         BlockDims {
             batch,
             seq,
@@ -71,7 +71,7 @@ impl<B: DecoderBackend> Decoder<B> {
         }
     }
 
-    fn context(&self, dims: BlockDims, layer: usize, dropout: MicroBatchDropout) -> BlockContext<'_, B> {
+    pub(super) fn context(&self, dims: BlockDims, layer: usize, dropout: MicroBatchDropout) -> BlockContext<'_, B> {
         BlockContext {
             dims,
             slots: self.table.block,
@@ -82,11 +82,11 @@ impl<B: DecoderBackend> Decoder<B> {
         }
     }
 
-    fn tokens(&self, ids: &[i32]) -> Tensor<B, 1, Int> {
+    pub(super) fn tokens(&self, ids: &[i32]) -> Tensor<B, 1, Int> {
         Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), (&self.device, DType::I32))
     }
 
-    fn embed(
+    pub(super) fn embed(
         &self,
         weights: &Buffers<B>,
         tokens: Tensor<B, 1, Int>,
@@ -98,7 +98,7 @@ impl<B: DecoderBackend> Decoder<B> {
     }
 
     /// The final norm of `x`, in the compute dtype.
-    fn head_norm(&self, head: &Tensor<B, 1>, x: Tensor<B, 2>) -> trainer_backends::ops::Normed<B> {
+    pub(super) fn head_norm(&self, head: &Tensor<B, 1>, x: Tensor<B, 2>) -> trainer_backends::ops::Normed<B> {
         let slots = self.table.head;
         let (gamma, beta) = (B::vector(head, slots.gamma), B::vector(head, slots.beta));
         B::layer_norm_forward(x, gamma, beta, self.arch.norm_eps as f32, head.dtype())
@@ -216,12 +216,16 @@ impl<B: DecoderBackend> Decoder<B> {
     pub fn logits_at(&self, weights: &Buffers<B>, inputs: &[i32], positions: &[usize]) -> Tensor<B, 2> {
         let seq = inputs.len() / positions.len();
         let h = self.hidden(weights, inputs, positions.len());
-        let rows: Vec<i32> = positions.iter().enumerate().map(|(i, position)| (i * seq + position) as i32).collect();
-        let h = h.select(0, self.tokens(&rows));
-        self.project(weights, h)
+        self.project(weights, self.rows_at(h, seq, positions))
     }
 
-    fn project(&self, weights: &Buffers<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
+    /// The rows of `x` `[batch * seq, C]` at one position of each sequence, `[batch, C]`.
+    pub(super) fn rows_at(&self, x: Tensor<B, 2>, seq: usize, positions: &[usize]) -> Tensor<B, 2> {
+        let rows: Vec<i32> = positions.iter().enumerate().map(|(i, position)| (i * seq + position) as i32).collect();
+        x.select(0, self.tokens(&rows))
+    }
+
+    pub(super) fn project(&self, weights: &Buffers<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
         let (head, slots) = (&weights[self.arch.layers + 1], self.table.head);
         B::linear_forward(h, B::matrix(head, slots.weight), B::vector(head, slots.bias)).cast(DType::F32)
     }

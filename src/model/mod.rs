@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod block;
+pub mod cache;
 pub mod decoder;
 pub mod memory;
 pub mod table;

@@ -2,6 +2,7 @@ use burn_flex::Flex;
 use burn_tensor::Tensor;
 use rayon::prelude::*;
 
+use super::few_rows::{FEW_ROWS, few_rows};
 use super::matmul::{Operand, matmul};
 use super::simd::vectorized;
 use super::slices::{modify, tensor, wide, zeros};
@@ -15,6 +16,9 @@ pub fn linear(x: Tensor<Flex, 2>, weight: Tensor<Flex, 2>, bias: Tensor<Flex, 1>
     let dtype = x.dtype();
     let ([n, k], o) = (x.dims(), weight.dims()[0]);
     let (x, weight, bias) = (wide(x), wide(weight), wide(bias));
+    if n <= FEW_ROWS {
+        return tensor(few_rows(&x, &weight, &bias, [n, o, k]), [n, o], dtype);
+    }
     let mut y = zeros(n * o);
     y.par_chunks_mut(o).for_each(|row| row.copy_from_slice(&bias));
     matmul([n, o, k], Operand::rows(&x, k), Operand::rows(&weight, k).transposed(), &mut y, o, true);

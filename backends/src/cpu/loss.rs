@@ -23,12 +23,17 @@ fn logits(h: &[f32], weight: &[f32], bias: &[f32], hidden: usize, logits: &mut [
     );
 }
 
+/// Words whose exponentials are summed in one run.
+const SUM_WORDS: usize = 4096;
+
 /// Highest logit and sum of exponentials relative to it; leaves the exponentials in the row.
 #[inline(always)]
 fn exponentials(row: &mut [f32]) -> (f32, f32) {
     let highest = max(row);
     row.iter_mut().for_each(|x| *x = exp(*x - highest));
-    (highest, sum(row.iter().copied()))
+    // Sums of sums: one run over a vocabulary of 300,001 was 5e-6 off.
+    let total = row.chunks(SUM_WORDS).map(|words| sum(words.iter().copied())).sum();
+    (highest, total)
 }
 
 pub fn linear_cross_entropy(

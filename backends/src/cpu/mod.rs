@@ -4,6 +4,8 @@
 //! bf16 are widened, computed with in fp32 and rounded once, like the reference.
 
 mod attention;
+mod decode;
+mod few_rows;
 mod linear;
 mod loss;
 mod matmul;
@@ -16,6 +18,7 @@ mod slices;
 use burn_flex::Flex;
 use burn_tensor::{DType, Int, Tensor};
 
+use crate::cache::{KeyValues, Places};
 use crate::dropout::Dropout;
 use crate::ops::*;
 
@@ -79,6 +82,14 @@ impl DecoderBackend for Flex {
         into: T2,
     ) -> T2 {
         attention::attention_backward(d_o, fused, attended, dims, dropout, into)
+    }
+
+    fn store_keys_values(fused: &T2, dims: BlockDims, places: &Places<Flex>, cache: &mut KeyValues<Flex>) {
+        decode::store_keys_values(fused, dims, places, cache);
+    }
+
+    fn attention_decode(fused: T2, dims: BlockDims, places: &Places<Flex>, cache: &mut KeyValues<Flex>) -> T2 {
+        decode::attention_decode(fused, dims, places, cache)
     }
 
     fn gelu_tanh(fused: T2, dims: BlockDims) -> T2 {

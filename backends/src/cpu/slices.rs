@@ -37,13 +37,13 @@ pub fn zeros(len: usize) -> Vec<f32> {
     vec![0.0; len]
 }
 
-/// Calls `change` on a flat fp32 buffer's elements, in place where nothing else holds the buffer.
-pub fn modify<R>(flat: &mut Tensor<Flex, 1>, change: impl FnOnce(&mut [f32]) -> R) -> R {
+/// Calls `change` on an fp32 buffer's elements, in place where nothing else holds the buffer.
+pub fn modify<const D: usize, R>(tensor: &mut Tensor<Flex, D>, change: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut result = None;
-    flat.inplace(|flat| {
-        let (flat, returned) = modified(flat, change);
+    tensor.inplace(|tensor| {
+        let (tensor, returned) = modified(tensor, change);
         result = Some(returned);
-        flat
+        tensor
     });
     result.expect("inplace calls its closure")
 }

@@ -9,7 +9,7 @@ use crate::ops::{Attended, BlockDims};
 const MASKED: f32 = -1.0e30;
 
 /// q, k or v (`part` 0, 1, 2) of the fused projection, as fp32 `[B, H, T, D]`.
-fn head_view<B: Backend>(fused: &Tensor<B, 2>, part: usize, dims: BlockDims) -> Tensor<B, 4> {
+pub(super) fn head_view<B: Backend>(fused: &Tensor<B, 2>, part: usize, dims: BlockDims) -> Tensor<B, 4> {
     let BlockDims { batch, seq, heads, head_dim, .. } = dims;
     let start = part * dims.hidden();
     let part = fused.clone().slice([0..dims.tokens(), start..start + dims.hidden()]);

@@ -7,6 +7,9 @@ use crate::ops::WeightGrads;
 /// Tokens whose logits exist at a time: V x 256 fp32 values, 52 MB at phi-1's vocabulary.
 pub const LOSS_CHUNK: usize = 256;
 
+/// Words whose exponentials are summed in one run.
+const SUM_WORDS: usize = 4096;
+
 /// Logits of one chunk, its row-wise log-sum-exp, and the sum of its cross entropies.
 struct Chunk<B: Backend> {
     logits: Tensor<B, 2>,
@@ -22,7 +25,9 @@ fn forward<B: Backend>(
 ) -> Chunk<B> {
     let logits = wide(h).matmul(wide(weight).transpose()) + wide(bias).unsqueeze::<2>();
     let max = logits.clone().max_dim(1);
-    let lse = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
+    // Sums of sums: rounding grows with the root of a run's length.
+    let sums = (logits.clone() - max.clone()).exp().split(SUM_WORDS, 1).into_iter().map(|words| words.sum_dim(1));
+    let lse = Tensor::cat(sums.collect(), 1).sum_dim(1).log() + max;
     let loss = (lse.clone() - logits.clone().gather(1, targets)).sum();
     Chunk { logits, lse, loss }
 }

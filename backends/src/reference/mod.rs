@@ -4,6 +4,7 @@
 //! accumulation gives. Speed is not a concern here.
 
 mod attention;
+mod decode;
 mod embedding;
 mod linear;
 mod loss;
@@ -13,6 +14,7 @@ mod residual;
 mod rotary;
 
 pub use attention::{attention, attention_backward};
+pub use decode::{attention_decode, store_keys_values};
 pub use embedding::{embedding, embedding_backward};
 pub use linear::{gelu, gelu_backward, linear, linear_backward};
 pub use loss::{LOSS_CHUNK, linear_cross_entropy, linear_cross_entropy_backward, loss_chunks};

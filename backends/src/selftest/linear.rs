@@ -4,8 +4,10 @@ use super::Bench;
 use crate::ops::{DecoderBackend, MatrixSlot, VectorSlot, WeightGrads};
 use crate::reference;
 
-/// [tokens, inputs, outputs]: multiples of nothing, and an odd number of every tile.
-const SIZES: [[usize; 3]; 5] = [[1, 1, 1], [37, 53, 129], [128, 64, 64], [70, 301, 17], [259, 96, 515]];
+/// [tokens, inputs, outputs]: multiples of nothing, an odd number of every tile, and so few tokens that a kernel of their
+/// own takes them.
+const SIZES: [[usize; 3]; 8] =
+    [[1, 1, 1], [1, 2048, 77], [5, 96, 515], [16, 40, 9], [37, 53, 129], [128, 64, 64], [70, 301, 17], [259, 96, 515]];
 
 /// More tiles than one dimension of a dispatch has. Only its products, not its sums over a million rows: in fp32 those
 /// differ by more than a tolerance that means something, whatever the order.

@@ -6,6 +6,7 @@
 
 mod activations;
 mod attention;
+mod decode;
 mod embedding;
 mod linear;
 mod loss;
@@ -66,11 +67,20 @@ pub enum Group {
     Linear,
     Loss,
     Attention,
+    Decode,
 }
 
 impl Group {
-    pub const ALL: [Self; 7] =
-        [Self::Norm, Self::Activations, Self::Embedding, Self::Optimizer, Self::Linear, Self::Loss, Self::Attention];
+    pub const ALL: [Self; 8] = [
+        Self::Norm,
+        Self::Activations,
+        Self::Embedding,
+        Self::Optimizer,
+        Self::Linear,
+        Self::Loss,
+        Self::Attention,
+        Self::Decode,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -81,6 +91,7 @@ impl Group {
             Self::Linear => "linear",
             Self::Loss => "loss",
             Self::Attention => "attention",
+            Self::Decode => "decode",
         }
     }
 }
@@ -96,6 +107,7 @@ pub fn run<B: DecoderBackend>(device: &B::Device, group: Group, dtype: DType, se
         Group::Linear => linear::run(&mut bench),
         Group::Loss => loss::run(&mut bench),
         Group::Attention => attention::run(&mut bench),
+        Group::Decode => decode::run(&mut bench),
     }
     bench.cases
 }

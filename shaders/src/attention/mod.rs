@@ -12,6 +12,7 @@
 //! q, k and v are read where the fused projection left them: rows of W elements, q at column 0, k at C, v at 2C.
 
 mod backward;
+pub mod decode;
 mod forward;
 mod tensor_cores;
 

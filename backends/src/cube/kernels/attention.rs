@@ -10,7 +10,7 @@ use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, owned};
 use crate::dropout::{Dropout, Site};
 use crate::ops::{Attended, BlockDims};
 
-fn shape(dims: BlockDims) -> Shape {
+pub(super) fn shape(dims: BlockDims) -> Shape {
     let BlockDims { batch, seq, heads, head_dim, .. } = dims;
     Shape { batch, seq, heads, head_dim, width: dims.fused(), scale: dims.scale() }
 }

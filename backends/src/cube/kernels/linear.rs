@@ -5,6 +5,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use burn_tensor::{DType, Tensor};
 use trainer_shaders::column_sums::{Sums, add_column_sums, scratch_len};
+use trainer_shaders::few_rows::{FEW_ROWS, few_rows};
 
 use super::matmul::{Out, Part, Side, product};
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, slot};
@@ -18,6 +19,12 @@ pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     let sizes = [x.dims()[0], weight.dims()[0]];
     let (x, weight, bias) = (cube(x), cube(weight), cube(bias));
     let y = empty(&x, sizes, x.dtype);
+    if sizes[0] <= FEW_ROWS && x.dtype == weight.dtype && x.dtype == bias.dtype {
+        let [rows, outputs] = sizes;
+        let k = weight.meta.shape()[1];
+        few_rows(&x.client, [rows, outputs, k], buffer(&x), buffer(&weight), buffer(&bias), buffer(&y));
+        return float(y);
+    }
     product(Part::whole(&x), Side::Rows, Part::whole(&weight), Side::Rows, Some(&bias), Out::new(&y));
     float(y)
 }

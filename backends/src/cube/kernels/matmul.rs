@@ -112,11 +112,15 @@ pub enum Route {
 /// Longest fp32 sum that is left to cubek, which makes it in one run: 300,001 terms were 1.9e-4 off. Ours are sums of sums.
 const CUBEK_K: usize = 16_384;
 
+/// Whether the device multiplies matrices of fp16 or bf16 as such.
+pub fn has_tensor_cores<R: CubeRuntime>(client: &ComputeClient<R>) -> bool {
+    !client.properties().features.matmul.cmma.is_empty()
+}
+
 impl Route {
     /// For products of `k` terms whose operands are taken in `dtype`.
     fn of<R: CubeRuntime>(client: &ComputeClient<R>, dtype: DType, k: usize) -> Self {
-        let tensor_cores = !client.properties().features.matmul.cmma.is_empty();
-        if tensor_cores && (dtype != DType::F32 || k <= CUBEK_K) { Self::Cubek } else { Self::Registers }
+        if has_tensor_cores(client) && (dtype != DType::F32 || k <= CUBEK_K) { Self::Cubek } else { Self::Registers }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The decoder's operations through our kernels (crate trainer-shaders), launched over burn-cubecl's tensors.
 
 mod attention;
+mod decode;
 mod embedding;
 mod gelu;
 mod linear;
@@ -15,6 +16,7 @@ mod tensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 use burn_tensor::{DType, Int, Tensor};
 
+use crate::cache::{KeyValues, Places};
 use crate::dropout::Dropout;
 use crate::ops::*;
 
@@ -29,6 +31,10 @@ where
     fn memory(device: &Self::Device) -> Option<DeviceMemory> {
         let usage = R::client(device).memory_usage().ok()?;
         Some(DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved })
+    }
+
+    fn rounds_products(device: &Self::Device) -> bool {
+        matmul::has_tensor_cores(&R::client(device))
     }
 
     fn matrix(flat: &Tensor<Self, 1>, slot: MatrixSlot) -> Tensor<Self, 2> {
@@ -80,6 +86,19 @@ where
 
     fn rotary(fused: Tensor<Self, 2>, table: &RotaryTable<Self>, dims: BlockDims, turn: Turn) -> Tensor<Self, 2> {
         rotary::rotary(fused, table, dims, turn)
+    }
+
+    fn store_keys_values(fused: &Tensor<Self, 2>, dims: BlockDims, places: &Places<Self>, cache: &mut KeyValues<Self>) {
+        decode::store_keys_values(fused, dims, places, cache);
+    }
+
+    fn attention_decode(
+        fused: Tensor<Self, 2>,
+        dims: BlockDims,
+        places: &Places<Self>,
+        cache: &mut KeyValues<Self>,
+    ) -> Tensor<Self, 2> {
+        decode::attention_decode(fused, dims, places, cache)
     }
 
     fn gelu_tanh(fused: Tensor<Self, 2>, dims: BlockDims) -> Tensor<Self, 2> {

@@ -2,12 +2,12 @@
 
 use cubecl::prelude::*;
 
+use super::keys::{drop, stage_keys};
 use super::tile::{
     Extents, Fragments, Order, Pair, Row, add_times_columns, add_times_rows, narrowed, push_left, stage_rows, zeros,
 };
 use super::{BLOCK, Blueprint, COLUMNS, DRAWN, KEYS, LANES, ROWS};
-use crate::attention::{KernelDropout, Sizes, held, place, word};
-use crate::philox::{factor, words};
+use crate::attention::{KernelDropout, Sizes, held, place};
 
 /// `sizes` in vectors of 8. A cube owns `backward_rows` queries of a head.
 #[cube(launch_unchecked, fast_math = FastMath::ReducedPrecision | FastMath::NotNaN | FastMath::NotInf)]
@@ -45,8 +45,7 @@ pub(crate) fn dq_kernel<T: Float>(
     let mut stage = SharedMemory::<Vector<T, Row>>::new(comptime!(blueprint.stage()));
     stage_rows(fused, here.q, width, first, seq, &mut stage, BLOCK, rows, stride, units, Order::Plain);
     stage_rows(d_o, here.o, hidden, first, seq, &mut stage, BLOCK + KEYS, rows, stride, units, Order::Plain);
-    stage_rows(fused, here.k, width, 0usize, seq, &mut stage, 0usize, KEYS, stride, units, Order::Drawn);
-    stage_rows(fused, here.v, width, 0usize, seq, &mut stage, KEYS, KEYS, stride, units, Order::Drawn);
+    stage_keys(fused, &mut stage, &here, &sizes, 0usize, 0usize, blueprint);
     sync_cube();
     let mut q = Fragments::<T>::new();
     let mut g = Fragments::<T>::new();
@@ -70,9 +69,7 @@ pub(crate) fn dq_kernel<T: Float>(
         let staged = block % 2 * BLOCK;
         sync_cube();
         if block + 1 < blocks {
-            let (next, to) = (first_key + KEYS, BLOCK - staged);
-            stage_rows(fused, here.k, width, next, seq, &mut stage, to, KEYS, stride, units, Order::Drawn);
-            stage_rows(fused, here.v, width, next, seq, &mut stage, to + KEYS, KEYS, stride, units, Order::Drawn);
+            stage_keys(fused, &mut stage, &here, &sizes, first_key + KEYS, BLOCK - staged, blueprint);
         }
         if first_key < first + own + ROWS {
             let extents = comptime!(Extents { m: 1, n: scores, steps, stride });
@@ -84,19 +81,7 @@ pub(crate) fn dq_kernel<T: Float>(
             for half in 0..2usize {
                 let query = first + own + comptime!(half * COLUMNS) + quad;
                 if comptime!(blueprint.dropout) {
-                    let (sequence, head) = (here.sequence as u32, here.head as u32);
-                    let drawn =
-                        words(&dropout, sequence, head, query as u32, (first_key / DRAWN + member) as u32, true);
-                    #[unroll]
-                    for j in 0..scores {
-                        let product = dp.index_mut(j);
-                        let mut pair = product[half];
-                        #[unroll]
-                        for e in 0..2usize {
-                            pair[e] *= factor(&dropout, word(&drawn, j / 2), comptime!(((2 * j + e) % 4) as u32));
-                        }
-                        product[half] = pair;
-                    }
+                    drop(&mut dp, &dropout, &here, query, first_key, 0usize, half);
                 }
                 #[unroll]
                 for j in 0..scores {

@@ -2,12 +2,12 @@
 
 use cubecl::prelude::*;
 
+use super::keys::{drop, stage_keys};
 use super::tile::{
     Extents, Fragments, Order, Pair, Row, add_times_columns, add_times_rows, narrowed, push_left, stage_rows, zeros,
 };
 use super::{BLOCK, Blueprint, COLUMNS, DRAWN, KEYS, LANES, ROWS};
-use crate::attention::{KernelDropout, MASKED, Sizes, place, word};
-use crate::philox::{factor, words};
+use crate::attention::{KernelDropout, MASKED, Sizes, place};
 
 /// `sizes` in vectors of 8. A cube owns `forward_rows` queries of a head.
 #[cube(launch_unchecked, fast_math = FastMath::ReducedPrecision | FastMath::NotNaN | FastMath::NotInf)]
@@ -41,8 +41,7 @@ pub(crate) fn forward_kernel<T: Float>(
 
     let mut stage = SharedMemory::<Vector<T, Row>>::new(comptime!(blueprint.stage()));
     stage_rows(fused, here.q, width, first, seq, &mut stage, BLOCK, rows, stride, units, Order::Plain);
-    stage_rows(fused, here.k, width, 0usize, seq, &mut stage, 0usize, KEYS, stride, units, Order::Drawn);
-    stage_rows(fused, here.v, width, 0usize, seq, &mut stage, KEYS, KEYS, stride, units, Order::Drawn);
+    stage_keys(fused, &mut stage, &here, &sizes, 0usize, 0usize, blueprint);
     sync_cube();
     let mut q = Fragments::<T>::new();
     #[unroll]
@@ -68,9 +67,7 @@ pub(crate) fn forward_kernel<T: Float>(
         // This block is there, and nobody reads the other half any more.
         sync_cube();
         if block + 1 < blocks {
-            let (next, to) = (first_key + KEYS, BLOCK - staged);
-            stage_rows(fused, here.k, width, next, seq, &mut stage, to, KEYS, stride, units, Order::Drawn);
-            stage_rows(fused, here.v, width, next, seq, &mut stage, to + KEYS, KEYS, stride, units, Order::Drawn);
+            stage_keys(fused, &mut stage, &here, &sizes, first_key + KEYS, BLOCK - staged, blueprint);
         }
         // A plane whose queries all come before the block sees none of its keys.
         if first_key < first + own + comptime!(fragments * ROWS) {
@@ -119,19 +116,7 @@ pub(crate) fn forward_kernel<T: Float>(
                     }
                     total[row] = sum;
                     if comptime!(blueprint.dropout) {
-                        let (sequence, head) = (here.sequence as u32, here.head as u32);
-                        let drawn =
-                            words(&dropout, sequence, head, query as u32, (first_key / DRAWN + member) as u32, true);
-                        #[unroll]
-                        for j in 0..scores {
-                            let product = p.index_mut(comptime!(m * scores + j));
-                            let mut pair = product[half];
-                            #[unroll]
-                            for e in 0..2usize {
-                                pair[e] *= factor(&dropout, word(&drawn, j / 2), comptime!(((2 * j + e) % 4) as u32));
-                            }
-                            product[half] = pair;
-                        }
+                        drop(&mut p, &dropout, &here, query, first_key, comptime!(m * scores), half);
                     }
                 }
             }

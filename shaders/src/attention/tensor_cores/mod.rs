@@ -11,6 +11,7 @@
 mod dk_dv;
 mod dq;
 mod forward;
+mod keys;
 mod tile;
 
 use cubecl::ir::features::MmaConfig;

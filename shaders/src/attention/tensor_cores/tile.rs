@@ -128,6 +128,30 @@ fn halves<T: Float>(read: Array<Vector<T, Pair>>) -> Fragments<T> {
     both
 }
 
+/// One step of the products `pair * 2` and the next, for all rows of a.
+#[cube]
+fn multiply<T: Float>(
+    definition: &MmaDefinition<T, T, f32>,
+    a: &Fragments<T>,
+    b: &Fragments<T>,
+    sums: &mut Fragments<f32>,
+    #[comptime] step: usize,
+    #[comptime] pair: usize,
+    #[comptime] extents: Extents,
+) {
+    #[unroll]
+    for m in 0..comptime!(extents.m) {
+        #[unroll]
+        for half in 0..2usize {
+            definition.execute_inplace(
+                a.index(comptime!(m * extents.steps + step)),
+                b.index(half),
+                sums.index_mut(comptime!(m * extents.n + pair * 2 + half)),
+            );
+        }
+    }
+}
+
 /// `sums[m][n] += a[m] b^T`, where b's rows are the staged ones from `first` on: scores, whose k runs along the rows.
 #[cube]
 pub fn add_times_rows<T: Float>(
@@ -147,18 +171,7 @@ pub fn add_times_rows<T: Float>(
         for step in 0..comptime!(extents.steps) {
             let at = own + comptime!(pair * ROWS * extents.stride + step * 2);
             let read = definition.load_matrix::<_, Pair>(&stage.slice(at, at + 1), MatrixIdent::B, 4usize, false);
-            let b = halves::<T>(read);
-            #[unroll]
-            for m in 0..comptime!(extents.m) {
-                #[unroll]
-                for half in 0..2usize {
-                    definition.execute_inplace(
-                        a.index(comptime!(m * extents.steps + step)),
-                        b.index(half),
-                        sums.index_mut(comptime!(m * extents.n + pair * 2 + half)),
-                    );
-                }
-            }
+            multiply(&definition, a, &halves::<T>(read), sums, step, pair, extents);
         }
     }
 }
@@ -182,18 +195,7 @@ pub fn add_times_columns<T: Float>(
         for pair in 0..comptime!(extents.n / 2) {
             let at = own + comptime!(step * ROWS * extents.stride + pair * 2);
             let read = definition.load_matrix::<_, Pair>(&stage.slice(at, at + 1), MatrixIdent::B, 4usize, true);
-            let b = halves::<T>(read);
-            #[unroll]
-            for m in 0..comptime!(extents.m) {
-                #[unroll]
-                for half in 0..2usize {
-                    definition.execute_inplace(
-                        a.index(comptime!(m * extents.steps + step)),
-                        b.index(half),
-                        sums.index_mut(comptime!(m * extents.n + pair * 2 + half)),
-                    );
-                }
-            }
+            multiply(&definition, a, &halves::<T>(read), sums, step, pair, extents);
         }
     }
 }

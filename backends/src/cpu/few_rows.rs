@@ -1,0 +1,150 @@
+//! Products with so few rows that reading the weights is all the work: one pass over them, nothing packed or copied.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::slices::zeros;
+
+/// Above it `gemm`, which packs its operands, is faster.
+pub const FEW_ROWS: usize = 32;
+/// Weights below which waking the other threads costs more than they save.
+const PARALLEL: usize = 1 << 16;
+/// Rows of the weights whose sums are kept in registers at a time.
+const OUTPUTS: usize = 2;
+/// Rows of x whose sums are kept in registers at a time, where there are as many.
+const ROWS: usize = 4;
+
+/// `[n, o]`: `x` `[n, k]` times `weight` `[o, k]` transposed, plus `bias` `[o]`.
+pub fn few_rows(x: &[f32], weight: &[f32], bias: &[f32], [n, o, k]: [usize; 3]) -> Vec<f32> {
+    assert!(x.len() == n * k && weight.len() == o * k && bias.len() == o, "a linear layer's operands fit each other");
+    if n == 0 || o == 0 {
+        return Vec::new();
+    }
+    // Transposed, so that a task's results lie together.
+    let mut y = zeros(o * n);
+    let outputs = if o * k < PARALLEL { o } else { o.div_ceil(4 * rayon::current_num_threads()) };
+    y.par_chunks_mut(outputs * n).enumerate().for_each(|(chunk, y)| {
+        let outputs = chunk * outputs..chunk * outputs + y.len() / n;
+        let weight = &weight[outputs.start * k..outputs.end * k];
+        Arch::new().dispatch(Products { x, weight, bias: &bias[outputs], n, k, y });
+    });
+    if n == 1 {
+        return y;
+    }
+    let mut rows = zeros(n * o);
+    rows.par_chunks_mut(o).enumerate().for_each(|(i, row)| {
+        row.iter_mut().zip(y[i..].iter().step_by(n)).for_each(|(to, from)| *to = *from);
+    });
+    rows
+}
+
+/// Some rows of the weights times all of x: `y` is `[outputs, n]`.
+struct Products<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    n: usize,
+    k: usize,
+    y: &'a mut [f32],
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, weight, bias, n, k, y } = self;
+        let mut output = 0;
+        while output < bias.len() {
+            let count = OUTPUTS.min(bias.len() - output);
+            // A row that is left over alone is multiplied twice.
+            let rows = [output, output + count - 1];
+            let weights = [&weight[rows[0] * k..][..k], &weight[rows[1] * k..][..k]];
+            let mut row = 0;
+            while row < n {
+                if row + ROWS <= n {
+                    let x: [&[f32]; ROWS] = std::array::from_fn(|i| &x[(row + i) * k..][..k]);
+                    let sums = tile::<S, ROWS>(simd, x, weights);
+                    for j in 0..count {
+                        for i in 0..ROWS {
+                            y[rows[j] * n + row + i] = sums[j][i] + bias[rows[j]];
+                        }
+                    }
+                    row += ROWS;
+                } else {
+                    let sums = tile::<S, 1>(simd, [&x[row * k..][..k]], weights);
+                    for j in 0..count {
+                        y[rows[j] * n + row] = sums[j][0] + bias[rows[j]];
+                    }
+                    row += 1;
+                }
+            }
+            output += count;
+        }
+    }
+}
+
+/// Products of `M` rows of x with two rows of the weights. Each is summed in the same order whatever M is.
+#[inline(always)]
+fn tile<S: Simd, const M: usize>(simd: S, x: [&[f32]; M], weights: [&[f32]; OUTPUTS]) -> [[f32; M]; OUTPUTS] {
+    let mut parts = [[simd.splat_f32s(0.0); M]; OUTPUTS];
+    let (first, first_tail) = S::as_simd_f32s(weights[0]);
+    let (second, second_tail) = S::as_simd_f32s(weights[1]);
+    let mut vectors = [first; M];
+    let mut tails = [first_tail; M];
+    for i in 0..M {
+        (vectors[i], tails[i]) = S::as_simd_f32s(x[i]);
+    }
+    for at in 0..first.len() {
+        for i in 0..M {
+            let x = vectors[i][at];
+            parts[0][i] = simd.mul_add_e_f32s(x, first[at], parts[0][i]);
+            parts[1][i] = simd.mul_add_e_f32s(x, second[at], parts[1][i]);
+        }
+    }
+    let mut sums = [[0.0; M]; OUTPUTS];
+    for (j, tail) in [first_tail, second_tail].into_iter().enumerate() {
+        for i in 0..M {
+            sums[j][i] = simd.reduce_sum_f32s(parts[j][i]);
+            for (x, weight) in tails[i].iter().zip(tail) {
+                sums[j][i] += x * weight;
+            }
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dropout::mix64;
+
+    fn random(len: usize, seed: u64) -> Vec<f32> {
+        (0..len as u64).map(|i| (mix64(mix64(seed) ^ i) >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    #[test]
+    fn products_of_any_sizes() {
+        for (seed, [n, o, k]) in
+            [[1, 1, 1], [1, 7, 5], [3, 2, 64], [4, 515, 129], [17, 33, 8], [32, 300, 301], [0, 3, 2]]
+                .into_iter()
+                .enumerate()
+        {
+            let seed = seed as u64 * 3;
+            let (x, weight, bias) = (random(n * k, seed), random(o * k, seed + 1), random(o, seed + 2));
+            let y = few_rows(&x, &weight, &bias, [n, o, k]);
+            assert_eq!(y.len(), n * o);
+            for (at, y) in y.iter().enumerate() {
+                let (i, j) = (at / o, at % o);
+                let products = (0..k).map(|t| f64::from(x[i * k + t]) * f64::from(weight[j * k + t]));
+                let expected = products.sum::<f64>() + f64::from(bias[j]);
+                // The sum's rounding, relative to the size of its terms.
+                assert!((f64::from(*y) - expected).abs() < 1e-6 * (k as f64).sqrt(), "[{n}, {o}, {k}] at {at}");
+            }
+            // A row's bits do not depend on the rows beside it.
+            for i in 0..n {
+                assert_eq!(few_rows(&x[i * k..(i + 1) * k], &weight, &bias, [1, o, k]), y[i * o..(i + 1) * o]);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The next token's logits of several sequences, with a cache of keys and values or without.
+
+use trainer_backends::DecoderBackend;
+
+use crate::model::cache::Cache;
+use crate::model::weights::download_one;
+use crate::model::{Buffers, Decoder};
+
+/// Tokens of prompts that are taken up at a time (one longer prompt is taken alone).
+const PREFILL_TOKENS: usize = 8192;
+
+/// A sequence as the model sees it.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// Its place in the cache.
+    pub slot: usize,
+    pub window: &'a [u32],
+    /// All but the window's last token were there in the call before.
+    pub goes_on: bool,
+}
+
+pub struct Engine<'a, B: DecoderBackend> {
+    decoder: &'a Decoder<B>,
+    weights: &'a Buffers<B>,
+    cache: Option<Cache<B>>,
+}
+
+impl<'a, B: DecoderBackend> Engine<'a, B> {
+    /// For windows of up to `positions` tokens in slots below `slots`.
+    pub fn new(decoder: &'a Decoder<B>, weights: &'a Buffers<B>, slots: usize, positions: usize, cache: bool) -> Self {
+        let cache = cache.then(|| Cache::new(decoder, weights, slots, positions));
+        Self { decoder, weights, cache }
+    }
+
+    /// The logits after each row, fp32, one after the other; and how many tokens were taken up from their beginning.
+    pub fn logits(&mut self, rows: &[Row]) -> (usize, Vec<f32>) {
+        let vocab = self.decoder.arch.vocab;
+        let mut logits = vec![0.0; rows.len() * vocab];
+        let (on, from_start): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&i| rows[i].goes_on);
+        let mut put = |indices: &[usize], values: Vec<f32>| {
+            for (i, values) in indices.iter().zip(values.chunks_exact(vocab)) {
+                logits[i * vocab..(i + 1) * vocab].copy_from_slice(values);
+            }
+        };
+        for group in groups(&from_start, rows) {
+            put(&group, self.from_start(&group, rows));
+        }
+        match &mut self.cache {
+            _ if on.is_empty() => {}
+            Some(cache) => {
+                let tokens: Vec<i32> = on.iter().map(|&i| rows[i].window[rows[i].window.len() - 1] as i32).collect();
+                let slots: Vec<usize> = on.iter().map(|&i| rows[i].slot).collect();
+                let positions: Vec<usize> = on.iter().map(|&i| rows[i].window.len() - 1).collect();
+                let values = self.decoder.decode(self.weights, cache, &tokens, &slots, &positions);
+                put(&on, download_one(&values));
+            }
+            None => {
+                for group in groups(&on, rows) {
+                    put(&group, self.from_start(&group, rows));
+                }
+            }
+        }
+        (from_start.iter().map(|&i| rows[i].window.len()).sum(), logits)
+    }
+
+    /// Computes whole windows, padded on the right: attention is causal, so what follows a position does not reach it.
+    fn from_start(&mut self, group: &[usize], rows: &[Row]) -> Vec<f32> {
+        let seq = group.iter().map(|&i| rows[i].window.len()).max().unwrap_or(1);
+        let mut inputs = vec![0i32; group.len() * seq];
+        for (row, &i) in inputs.chunks_exact_mut(seq).zip(group) {
+            row.iter_mut().zip(rows[i].window).for_each(|(input, token)| *input = *token as i32);
+        }
+        let lengths: Vec<usize> = group.iter().map(|&i| rows[i].window.len()).collect();
+        let values = match &mut self.cache {
+            Some(cache) => {
+                let slots: Vec<usize> = group.iter().map(|&i| rows[i].slot).collect();
+                self.decoder.prefill(self.weights, cache, &inputs, &slots, &lengths)
+            }
+            None => {
+                let last: Vec<usize> = lengths.iter().map(|length| length - 1).collect();
+                self.decoder.logits_at(self.weights, &inputs, &last)
+            }
+        };
+        download_one(&values)
+    }
+}
+
+/// `indices` in groups that hold no more than `PREFILL_TOKENS` tokens, padding included.
+fn groups(indices: &[usize], rows: &[Row]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut longest = 0;
+    for &i in indices {
+        let len = rows[i].window.len();
+        match groups.last_mut() {
+            Some(group) if (group.len() + 1) * longest.max(len) <= PREFILL_TOKENS => {
+                longest = longest.max(len);
+                group.push(i);
+            }
+            _ => {
+                longest = len;
+                groups.push(vec![i]);
+            }
+        }
+    }
+    groups
+}
