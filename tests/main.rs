@@ -4,6 +4,7 @@ mod cli;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod cuda;
 mod demo;
+mod generate;
 mod golden;
 mod gradients;
 mod memory;

@@ -7,6 +7,7 @@ use trainer_backends::discovery::Request;
 use trainer_backends::selftest::Group;
 
 use crate::config::{Precision, Recompute};
+use crate::parallel::scaling::{self, GPUS, Gpu};
 
 #[cfg(test)]
 mod tests;
@@ -70,6 +71,8 @@ pub enum Command {
     Logits(LogitsArgs),
     /// Complete a prompt
     Generate(GenerateArgs),
+    /// Write the built-in exercises: a corpus to train on, and problems that are not in it
+    Exercises(ExercisesArgs),
     /// Write a run, checkpoint or model as a Hugging Face directory
     Export(ExportArgs),
     /// Tell parameters, FLOPs and memory of a configuration, without training
@@ -271,6 +274,25 @@ pub struct GenerateArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct ExercisesArgs {
+    /// Directory to write: train.jsonl for `prepare`, held-out.jsonl in HumanEval's format
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Exercises to train on
+    #[arg(long, value_name = "N", default_value_t = 75_000)]
+    pub count: u64,
+    /// Exercises that are held out
+    #[arg(long, value_name = "N", default_value_t = 192)]
+    pub held_out: usize,
+    /// Seed of both
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Print the counts as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct ExportArgs {
     /// Run (its latest checkpoint), checkpoint or model directory
     #[arg(value_name = "SOURCE")]
@@ -302,6 +324,21 @@ pub struct EstimateArgs {
     /// Stage of ZeRO: what the devices divide among them, as in train [default: the configuration's]
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub zero: Option<u8>,
+    /// GPU to tell step time, days and GPU-hours for
+    #[arg(long, value_name = "NAME", value_parser = gpu)]
+    pub gpu: Option<Gpu>,
+    /// Machines that the devices are divided over
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), requires = "gpu")]
+    pub nodes: u64,
+    /// What one machine sends to the others, in Gbit/s
+    #[arg(long, value_name = "GBIT", default_value_t = 200.0, value_parser = above_zero, requires = "gpu")]
+    pub network: f64,
+    /// FLOPs a second over the GPU's peak in a step, communication aside
+    #[arg(long, value_name = "SHARE", default_value_t = scaling::MFU, value_parser = share, requires = "gpu")]
+    pub mfu: f64,
+    /// Optimizer steps to tell the time of (may be repeated) [default: the configuration's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "gpu")]
+    pub steps: Vec<u64>,
     /// Print the estimate as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -388,6 +425,20 @@ fn fraction(text: &str) -> Result<f64, String> {
 
 fn seconds(text: &str) -> Result<f64, String> {
     number(text, "a number above 0 and at most 1000000", |x| x > 0.0 && x <= 1e6)
+}
+
+fn gpu(text: &str) -> Result<Gpu, String> {
+    let known = || GPUS.map(|gpu| gpu.name).join(", ");
+    GPUS.into_iter().find(|gpu| gpu.name == text).ok_or_else(|| format!("expected one of {}", known()))
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && *value > 0.0);
+    value.ok_or_else(|| "expected a number above 0".into())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    above_zero(text).ok().filter(|value| *value <= 1.0).ok_or_else(|| "expected a number above 0, at most 1".into())
 }
 
 fn temperature(text: &str) -> Result<f64, String> {

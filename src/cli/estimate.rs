@@ -1,4 +1,4 @@
-//! `trainer estimate`: parameters, FLOPs and memory of a configuration, without training.
+//! `trainer estimate`: parameters, FLOPs, memory and time of a configuration, without training.
 
 use serde::Serialize;
 
@@ -7,6 +7,7 @@ use crate::config::{Config, Precision, Recompute};
 use crate::error::{Error, Result};
 use crate::model::architecture::Architecture;
 use crate::model::memory::{Memory, Plan, loss_chunk_tokens};
+use crate::parallel::scaling::{Cluster, Gpu, LINK_SHARE, StepTime, Work, step_time};
 use crate::report::table::{Align, Table, bytes, si, thousands};
 
 pub fn run(args: &EstimateArgs, global: &Global) -> Result<()> {
@@ -36,6 +37,104 @@ struct Estimate {
     loss_chunk_tokens: u64,
     memory: Memory,
     memory_total: u64,
+    /// Where a GPU was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<TimeEstimate>,
+}
+
+/// What training takes on the GPUs that were named.
+#[derive(Debug, Serialize)]
+struct TimeEstimate {
+    gpu: &'static str,
+    gpu_memory: u64,
+    nodes: u64,
+    network_gbit: f64,
+    mfu: f64,
+    /// Every stage of ZeRO; on one device only the one that does not count.
+    stages: Vec<Stage>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stage {
+    zero: u8,
+    /// Bytes on each device.
+    memory: u64,
+    #[serde(flatten)]
+    time: StepTime,
+    runs: Vec<Run>,
+}
+
+#[derive(Debug, Serialize)]
+struct Run {
+    steps: u64,
+    days: f64,
+    gpu_hours: f64,
+}
+
+impl TimeEstimate {
+    /// # Errors
+    /// More machines than devices.
+    fn new(gpu: Gpu, args: &EstimateArgs, work: Work, steps: u64, memory: impl Fn(u8) -> u64) -> Result<Self> {
+        let devices = args.devices as u64;
+        if !devices.is_multiple_of(args.nodes) {
+            return Err(Error::input(format!(
+                "{devices} devices are not the same number on each of {} machines: choose --devices as a multiple of --nodes",
+                args.nodes
+            )));
+        }
+        let network = args.network * 1e9 / 8.0;
+        let cluster = Cluster { gpu, devices, nodes: args.nodes, network, mfu: args.mfu };
+        let runs = if args.steps.is_empty() { vec![steps] } else { args.steps.clone() };
+        let stage = |zero: u8| {
+            let time = step_time(&Work { zero, ..work }, &cluster);
+            let run = |steps: &u64| {
+                let hours = *steps as f64 * time.step / 3600.0;
+                Run { steps: *steps, days: hours / 24.0, gpu_hours: hours * devices as f64 }
+            };
+            Stage { zero, memory: memory(zero), time, runs: runs.iter().map(run).collect() }
+        };
+        let stages = if devices == 1 { vec![stage(work.zero)] } else { (0..=2).map(stage).collect() };
+        let (network_gbit, mfu) = (args.network, args.mfu);
+        Ok(Self { gpu: gpu.name, gpu_memory: gpu.memory, nodes: args.nodes, network_gbit, mfu, stages })
+    }
+
+    fn text(&self, devices: usize) -> String {
+        let columns = [
+            "ZeRO stage",
+            "memory on each",
+            "sent by each a step",
+            "communication",
+            "step",
+            "run",
+            "days",
+            "GPU-hours",
+        ];
+        let mut table = Table::new(columns.map(|name| (name, Align::Right)));
+        for stage in &self.stages {
+            let Stage { zero, memory, time, .. } = stage;
+            let fits = if *memory > self.gpu_memory { " too large" } else { "" };
+            for run in &stage.runs {
+                table.row([
+                    zero.to_string(),
+                    format!("{}{fits}", bytes(*memory)),
+                    bytes(time.bytes_sent as u64),
+                    format!("{:.3} s", time.exposed_communication),
+                    format!("{:.2} s", time.step),
+                    format!("{} steps", thousands(run.steps)),
+                    format!("{:.2}", run.days),
+                    thousands(run.gpu_hours.round() as u64),
+                ]);
+            }
+        }
+        let (gpu, memory) = (self.gpu, bytes(self.gpu_memory));
+        let machines = if self.nodes == 1 { "one machine".to_owned() } else { format!("{} machines", self.nodes) };
+        format!(
+            "\ntime on {devices} x {gpu} ({memory} each) in {machines}\n{table}at {:.0}% MFU, with links at {:.0}% of their rate; \
+             of these nothing is measured here: docs/scaling.md\n",
+            100.0 * self.mfu,
+            100.0 * LINK_SHARE
+        )
+    }
 }
 
 /// Parameters of the decoder, the parts of a block summed over its blocks.
@@ -98,14 +197,19 @@ impl Estimate {
         let tokens_per_step = sequences.checked_mul(config.model.seq_len as u64).ok_or_else(too_large)?;
         let precision = args.precision.unwrap_or(config.train.precision);
         let zero = args.zero.unwrap_or(config.train.zero);
-        let memory = Memory::estimate(
-            &architecture,
-            &Plan { precision, micro_batch: micro_batch as u64, devices: devices as u64, zero, ..Plan::new(config) },
-        );
+        let memory_at = |zero: u8| {
+            let (micro_batch, devices) = (micro_batch as u64, devices as u64);
+            Memory::estimate(&architecture, &Plan { precision, micro_batch, devices, zero, ..Plan::new(config) })
+        };
+        let memory = memory_at(zero);
         let flops_per_token = architecture.flops_per_token(config.model.seq_len);
         let flops_per_step = flops_per_token * tokens_per_step as f64;
+        let parameters = architecture.parameters();
+        let work = Work { parameters, precision, flops: flops_per_step, accumulate: accumulate as u64, zero };
+        let total_at = |zero: u8| memory_at(zero).total();
+        let time = args.gpu.map(|gpu| TimeEstimate::new(gpu, args, work, config.train.steps, total_at)).transpose()?;
         Ok(Self {
-            parameters: architecture.parameters(),
+            parameters,
             parameters_by_part: ParametersByPart::of(&architecture),
             flops_per_token,
             flops_per_step,
@@ -125,6 +229,7 @@ impl Estimate {
             ),
             memory_total: memory.total(),
             memory,
+            time,
         })
     }
 
@@ -161,7 +266,8 @@ impl Estimate {
             memory.row([part.to_owned(), bytes(count), share(count, self.memory_total)]);
         }
         memory.rule().row(["total".to_owned(), bytes(self.memory_total)]);
-        format!("{parameters}\n{compute}\n{memory}{}\n", self.notes())
+        let time = self.time.as_ref().map_or_else(String::new, |time| time.text(self.devices));
+        format!("{parameters}\n{compute}\n{memory}{}\n{time}", self.notes())
     }
 
     /// What the memory table counts.
@@ -200,6 +306,11 @@ mod tests {
             accumulate: None,
             devices: 1,
             zero: None,
+            gpu: None,
+            nodes: 1,
+            network: 200.0,
+            mfu: 0.53,
+            steps: Vec::new(),
             json: false,
         }
     }
@@ -245,6 +356,25 @@ mod tests {
         assert!(eight.text().contains("split over the devices"));
         let accumulated = estimate(&EstimateArgs { accumulate: Some(3), ..changed }).unwrap();
         assert_eq!(accumulated.tokens_per_step, 4 * 8 * 3 * 2048);
+    }
+
+    #[test]
+    fn eight_a100s_take_the_papers_770_gpu_hours() {
+        let gpu = crate::parallel::scaling::GPUS.into_iter().find(|gpu| gpu.name == "a100-80gb");
+        let steps = vec![24_000, 36_000];
+        let eight = EstimateArgs { devices: 8, gpu, steps, micro_batch: Some(8), ..args("phi-1") };
+        let estimate = estimate(&eight).unwrap();
+        let stages = &estimate.time.as_ref().unwrap().stages;
+        assert_eq!(stages.iter().map(|stage| stage.zero).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(stages.windows(2).all(|pair| pair[0].memory > pair[1].memory), "{stages:?}");
+        assert_eq!(stages[1].memory, estimate.memory_total);
+        let runs = &stages[1].runs;
+        assert!((runs[0].gpu_hours / 770.0 - 1.0).abs() < 0.01, "{runs:?}");
+        assert!((runs[1].days / runs[0].days - 1.5).abs() < 1e-9 && runs[0].days < 4.05, "{runs:?}");
+        let text = estimate.text();
+        assert!(text.contains("8 x a100-80gb") && text.contains("24,000 steps"), "{text}");
+        let error = super::tests::estimate(&EstimateArgs { nodes: 3, ..eight }).unwrap_err();
+        assert!(error.to_string().contains("--nodes"), "{error}");
     }
 
     #[test]

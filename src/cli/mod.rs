@@ -7,6 +7,7 @@ mod demo;
 mod devices;
 mod estimate;
 mod evaluate;
+mod exercises;
 mod export;
 mod generate;
 mod logits;
@@ -61,6 +62,7 @@ fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Evaluate(args) => evaluate::run(&args, global),
         Command::Logits(args) => logits::run(&args, global),
         Command::Generate(args) => generate::run(&args, global),
+        Command::Exercises(args) => exercises::run(&args),
         Command::Export(args) => export::run(&args, global),
         Command::Estimate(args) => estimate::run(&args, global),
         Command::Devices(args) => devices::run(&args, global),

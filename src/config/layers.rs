@@ -13,11 +13,12 @@ use super::suggest::nearest;
 use crate::error::{Error, Result};
 
 /// The presets that the binary holds, by name.
-const PRESETS: [(&str, &str); 5] = [
+const PRESETS: [(&str, &str); 6] = [
     ("phi-1", include_str!("../../configs/phi-1.toml")),
     ("phi-1-small", include_str!("../../configs/phi-1-small.toml")),
     ("phi-1-finetune", include_str!("../../configs/phi-1-finetune.toml")),
     ("laptop", include_str!("../../configs/laptop.toml")),
+    ("laptop-finetune", include_str!("../../configs/laptop-finetune.toml")),
     ("demo", include_str!("../../configs/demo.toml")),
 ];
 

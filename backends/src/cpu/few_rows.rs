@@ -9,6 +9,8 @@ use super::slices::zeros;
 pub const FEW_ROWS: usize = 32;
 /// Weights below which waking the other threads costs more than they save.
 const PARALLEL: usize = 1 << 16;
+/// Outputs of a task: their results for every row stay in the first-level cache.
+const BLOCK: usize = 256;
 /// Rows of the weights whose sums are kept in registers at a time.
 const OUTPUTS: usize = 2;
 /// Rows of x whose sums are kept in registers at a time, where there are as many.
@@ -20,25 +22,30 @@ pub fn few_rows(x: &[f32], weight: &[f32], bias: &[f32], [n, o, k]: [usize; 3]) 
     if n == 0 || o == 0 {
         return Vec::new();
     }
-    // Transposed, so that a task's results lie together.
-    let mut y = zeros(o * n);
-    let outputs = if o * k < PARALLEL { o } else { o.div_ceil(4 * rayon::current_num_threads()) };
-    y.par_chunks_mut(outputs * n).enumerate().for_each(|(chunk, y)| {
-        let outputs = chunk * outputs..chunk * outputs + y.len() / n;
+    let block = |first: usize| {
+        let outputs = first..o.min(first + BLOCK);
+        let mut y = zeros(n * outputs.len());
         let weight = &weight[outputs.start * k..outputs.end * k];
-        Arch::new().dispatch(Products { x, weight, bias: &bias[outputs], n, k, y });
-    });
-    if n == 1 {
-        return y;
+        Arch::new().dispatch(Products { x, weight, bias: &bias[outputs], n, k, y: &mut y });
+        y
+    };
+    let starts: Vec<usize> = (0..o).step_by(BLOCK).collect();
+    let blocks: Vec<Vec<f32>> = if o * k < PARALLEL {
+        starts.into_iter().map(block).collect()
+    } else {
+        starts.into_par_iter().map(block).collect()
+    };
+    let mut y = Vec::with_capacity(n * o);
+    for row in 0..n {
+        for block in &blocks {
+            let width = block.len() / n;
+            y.extend_from_slice(&block[row * width..(row + 1) * width]);
+        }
     }
-    let mut rows = zeros(n * o);
-    rows.par_chunks_mut(o).enumerate().for_each(|(i, row)| {
-        row.iter_mut().zip(y[i..].iter().step_by(n)).for_each(|(to, from)| *to = *from);
-    });
-    rows
+    y
 }
 
-/// Some rows of the weights times all of x: `y` is `[outputs, n]`.
+/// Some rows of the weights times all of x: `y` is `[n, outputs]`.
 struct Products<'a> {
     x: &'a [f32],
     weight: &'a [f32],
@@ -67,14 +74,14 @@ impl WithSimd for Products<'_> {
                     let sums = tile::<S, ROWS>(simd, x, weights);
                     for j in 0..count {
                         for i in 0..ROWS {
-                            y[rows[j] * n + row + i] = sums[j][i] + bias[rows[j]];
+                            y[(row + i) * bias.len() + rows[j]] = sums[j][i] + bias[rows[j]];
                         }
                     }
                     row += ROWS;
                 } else {
                     let sums = tile::<S, 1>(simd, [&x[row * k..][..k]], weights);
                     for j in 0..count {
-                        y[rows[j] * n + row] = sums[j][0] + bias[rows[j]];
+                        y[row * bias.len() + rows[j]] = sums[j][0] + bias[rows[j]];
                     }
                     row += 1;
                 }

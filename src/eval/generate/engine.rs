@@ -34,16 +34,10 @@ impl<'a, B: DecoderBackend> Engine<'a, B> {
 
     /// The logits after each row, fp32, one after the other; and how many tokens were taken up from their beginning.
     pub fn logits(&mut self, rows: &[Row]) -> (usize, Vec<f32>) {
-        let vocab = self.decoder.arch.vocab;
-        let mut logits = vec![0.0; rows.len() * vocab];
         let (on, from_start): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&i| rows[i].goes_on);
-        let mut put = |indices: &[usize], values: Vec<f32>| {
-            for (i, values) in indices.iter().zip(values.chunks_exact(vocab)) {
-                logits[i * vocab..(i + 1) * vocab].copy_from_slice(values);
-            }
-        };
+        let mut parts = Vec::new();
         for group in groups(&from_start, rows) {
-            put(&group, self.from_start(&group, rows));
+            parts.push((self.from_start(&group, rows), group));
         }
         match &mut self.cache {
             _ if on.is_empty() => {}
@@ -52,15 +46,16 @@ impl<'a, B: DecoderBackend> Engine<'a, B> {
                 let slots: Vec<usize> = on.iter().map(|&i| rows[i].slot).collect();
                 let positions: Vec<usize> = on.iter().map(|&i| rows[i].window.len() - 1).collect();
                 let values = self.decoder.decode(self.weights, cache, &tokens, &slots, &positions);
-                put(&on, download_one(&values));
+                parts.push((download_one(&values), on));
             }
             None => {
                 for group in groups(&on, rows) {
-                    put(&group, self.from_start(&group, rows));
+                    parts.push((self.from_start(&group, rows), group));
                 }
             }
         }
-        (from_start.iter().map(|&i| rows[i].window.len()).sum(), logits)
+        let taken_up = from_start.iter().map(|&i| rows[i].window.len()).sum();
+        (taken_up, in_order(parts, rows.len(), self.decoder.arch.vocab))
     }
 
     /// Computes whole windows, padded on the right: attention is causal, so what follows a position does not reach it.
@@ -83,6 +78,23 @@ impl<'a, B: DecoderBackend> Engine<'a, B> {
         };
         download_one(&values)
     }
+}
+
+/// Values of `rows` rows, `width` each, out of parts that say which rows they are.
+fn in_order(mut parts: Vec<(Vec<f32>, Vec<usize>)>, rows: usize, width: usize) -> Vec<f32> {
+    if let [(_, indices)] = &parts[..]
+        && indices.is_sorted()
+        && indices.len() == rows
+    {
+        return parts.remove(0).0;
+    }
+    let mut all = vec![0.0; rows * width];
+    for (values, indices) in parts {
+        for (i, values) in indices.into_iter().zip(values.chunks_exact(width)) {
+            all[i * width..(i + 1) * width].copy_from_slice(values);
+        }
+    }
+    all
 }
 
 /// `indices` in groups that hold no more than `PREFILL_TOKENS` tokens, padding included.

@@ -65,13 +65,15 @@ pub fn choose(logits: &[f32], sampling: Sampling, draw: u64) -> u32 {
 
 /// The first of the largest; 0 where all are NaN.
 fn likeliest(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (token, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] || logits[best].is_nan() {
-            best = token;
+    // Side by side, so that it vectorises; comparisons with NaN are false.
+    let mut parts = [f32::NEG_INFINITY; 16];
+    for chunk in logits.chunks(parts.len()) {
+        for (part, logit) in parts.iter_mut().zip(chunk) {
+            *part = if *logit > *part { *logit } else { *part };
         }
     }
-    best
+    let highest = parts.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|logit| *logit == highest).unwrap_or(0)
 }
 
 #[cfg(test)]

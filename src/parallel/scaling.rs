@@ -1,0 +1,138 @@
+//! How long a step takes on given GPUs: the model that docs/scaling.md explains. Nothing in it is measured here yet.
+
+use serde::Serialize;
+
+use crate::config::Precision;
+
+/// A GPU as its data sheet has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gpu {
+    pub name: &'static str,
+    /// Dense FLOP/s of tensor cores in fp16 and bf16, and in fp32 outside them.
+    pub half_flops: f64,
+    pub single_flops: f64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes a second to the other GPUs of its machine, one way.
+    pub link: f64,
+}
+
+/// The GPUs that `estimate --gpu` knows; NVIDIA's data sheets.
+pub const GPUS: [Gpu; 7] = [
+    Gpu { name: "a100-40gb", half_flops: 312e12, single_flops: 19.5e12, memory: 40_000_000_000, link: 300e9 },
+    Gpu { name: "a100-80gb", half_flops: 312e12, single_flops: 19.5e12, memory: 80_000_000_000, link: 300e9 },
+    Gpu { name: "h100", half_flops: 989e12, single_flops: 67e12, memory: 80_000_000_000, link: 450e9 },
+    Gpu { name: "h200", half_flops: 989e12, single_flops: 67e12, memory: 141_000_000_000, link: 450e9 },
+    Gpu { name: "l40s", half_flops: 362e12, single_flops: 91.6e12, memory: 48_000_000_000, link: 32e9 },
+    Gpu { name: "rtx-4090", half_flops: 165.2e12, single_flops: 82.6e12, memory: 24_000_000_000, link: 32e9 },
+    Gpu { name: "v100", half_flops: 125e12, single_flops: 15.7e12, memory: 32_000_000_000, link: 150e9 },
+];
+
+/// The share of a link's rate that a collective reaches: an assumption, near what NVIDIA publishes for large messages.
+pub const LINK_SHARE: f64 = 0.75;
+/// MFU where nothing is given: an assumption; the paper's runs come to 0.53.
+pub const MFU: f64 = 0.5;
+
+impl Gpu {
+    pub fn peak(&self, precision: Precision) -> f64 {
+        match precision {
+            Precision::Fp16 | Precision::Bf16 => self.half_flops,
+            Precision::Fp32 => self.single_flops,
+        }
+    }
+}
+
+/// Several GPUs that train together.
+#[derive(Clone, Copy, Debug)]
+pub struct Cluster {
+    pub gpu: Gpu,
+    /// GPUs of all machines together.
+    pub devices: u64,
+    pub nodes: u64,
+    /// Bytes a second that one machine sends to the others.
+    pub network: f64,
+    /// FLOPs a second over the peak, of a step on one GPU, communication aside.
+    pub mfu: f64,
+}
+
+/// What decides a step's time beside the cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    pub parameters: u64,
+    pub precision: Precision,
+    /// FLOPs of a step of all devices together.
+    pub flops: f64,
+    /// Micro-batches a step on each device.
+    pub accumulate: u64,
+    /// Stage of ZeRO.
+    pub zero: u8,
+}
+
+/// Times in seconds, of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StepTime {
+    pub compute: f64,
+    /// Bytes that each device sends.
+    pub bytes_sent: f64,
+    /// All of the communication: nothing of it is hidden behind the backward pass yet.
+    pub exposed_communication: f64,
+    pub step: f64,
+}
+
+/// Bytes that each of n devices sends in a step (docs/multi-node.md): gradients are fp32, weights of `s` bytes.
+pub fn bytes_sent(work: &Work, devices: u64) -> f64 {
+    let share = (devices - 1) as f64 / devices as f64;
+    let (gradients, weights) = (4.0 * work.parameters as f64, (work.precision.bytes() * work.parameters) as f64);
+    let sent = match work.zero {
+        0 => 2.0 * gradients,
+        1 => gradients + weights,
+        _ => gradients * work.accumulate as f64 + weights,
+    };
+    sent * share
+}
+
+/// Compute at the cluster's MFU, then the collectives: rings at the rate of the slowest link on them. Of a ring through
+/// several machines each sends on what its own GPUs pass to each other, so a machine's network carries one ring.
+pub fn step_time(work: &Work, cluster: &Cluster) -> StepTime {
+    let compute = work.flops / (cluster.devices as f64 * cluster.gpu.peak(work.precision) * cluster.mfu);
+    let link = if cluster.nodes > 1 { cluster.gpu.link.min(cluster.network) } else { cluster.gpu.link };
+    let bytes_sent = bytes_sent(work, cluster.devices);
+    let exposed_communication = bytes_sent / (link * LINK_SHARE);
+    StepTime { compute, bytes_sent, exposed_communication, step: compute + exposed_communication }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(devices: u64, nodes: u64) -> Cluster {
+        let gpu = *GPUS.iter().find(|gpu| gpu.name == "a100-80gb").unwrap();
+        Cluster { gpu, devices, nodes, network: 25e9, mfu: 0.53 }
+    }
+
+    /// phi-1: 1024 sequences of 2048 tokens a step, 8 at a time on each of eight devices.
+    fn work(zero: u8) -> Work {
+        let flops = 9.085e9 * 1024.0 * 2048.0;
+        Work { parameters: 1_418_270_720, precision: Precision::Fp16, flops, accumulate: 16, zero }
+    }
+
+    #[test]
+    fn the_papers_training_takes_the_papers_time() {
+        // Gunasekar et al., 2023: 24,000 steps in under 4 days on eight A100s, 770 GPU-hours; that is 53% MFU.
+        let step = step_time(&work(1), &cluster(8, 1));
+        let gpu_hours = step.step * 24_000.0 * 8.0 / 3600.0;
+        assert!((gpu_hours / 770.0 - 1.0).abs() < 0.01, "{gpu_hours}");
+    }
+
+    #[test]
+    fn communication_is_the_formulas_bytes_over_the_slowest_link() {
+        assert_eq!(bytes_sent(&work(0), 1), 0.0);
+        assert_eq!(bytes_sent(&work(0), 2), 4.0 * 1_418_270_720.0);
+        assert_eq!(bytes_sent(&work(1), 4), 6.0 * 1_418_270_720.0 * 0.75);
+        assert_eq!(bytes_sent(&work(2), 2), (16.0 * 4.0 + 2.0) * 1_418_270_720.0 / 2.0);
+        let (one, two) = (step_time(&work(1), &cluster(8, 1)), step_time(&work(1), &cluster(16, 2)));
+        assert!((one.exposed_communication - bytes_sent(&work(1), 8) / (300e9 * LINK_SHARE)).abs() < 1e-9);
+        assert!((two.exposed_communication - bytes_sent(&work(1), 16) / (25e9 * LINK_SHARE)).abs() < 1e-9);
+        assert!((two.compute / one.compute - 0.5).abs() < 1e-12);
+    }
+}
