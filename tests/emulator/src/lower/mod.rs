@@ -313,6 +313,10 @@ impl Lowerer {
                     self.push(Draft { d: Ref::Def(to), aux: at as u32, ..draft });
                     return Ok(Ref::Use(to));
                 }
+                // The one constant that PTX predefines.
+                if name == "WARP_SZ" {
+                    return Ok(self.constant(LANES as u64, wide));
+                }
                 let symbol = self.named(name)?;
                 Ok(self.constant(symbol.address.wrapping_add(*offset as u64), wide))
             }
