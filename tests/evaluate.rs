@@ -20,8 +20,8 @@ fn golden_tokens() -> Vec<u16> {
 }
 
 fn evaluate(model: &Path, rest: &str) -> Command {
-    let mut command = trainer(&format!("evaluate --json {rest} --model"));
-    command.arg(model);
+    let mut command = trainer("evaluate --json --model");
+    command.arg(model).args(rest.split_whitespace());
     command
 }
 

@@ -13,7 +13,8 @@ What is compared (largest difference of any logit, both sides fp32 on the CPU, o
   microsoft with --microsoft: a folder that holds Microsoft's own modeling_mixformer_sequential.py and configuration (they are
             executed; they need einops), random models of their classes, and what `trainer logits` makes of them
 Prints one JSON object; the exit code is 1 where something is further apart than 2e-4 (logits) or differs (ids).
-Needs: pip install torch transformers safetensors numpy pyyaml. Works with transformers 4 and 5.
+Needs: pip install torch transformers safetensors numpy pyyaml. Works with transformers 4 and 5; of 4.36, whose own models have the
+fused query_key_value, only what we read is compared.
 """
 import argparse, importlib, json, math, os, pathlib, random, re, struct, subprocess, sys, sysconfig, tempfile
 
@@ -28,11 +29,13 @@ parser.add_argument("--files", type=int, default=200, help="Python files to toke
 parser.add_argument("--microsoft", help="folder with modeling_mixformer_sequential.py")
 args = parser.parse_args()
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 torch.manual_seed(args.seed)
 random.seed(args.seed)
 program = os.path.abspath(args.trainer)
 here = pathlib.Path(__file__).resolve().parent.parent.parent
 TOLERANCE, BATCH, SEQ = 2e-4, 3, 33
+FUSED = tuple(map(int, transformers.__version__.split(".")[:2])) < (4, 37)
 
 # hidden, heads, layers, MLP, vocabulary, share of each head that turns, theta, eps, saved as, largest file
 MODELS = [
@@ -101,7 +104,9 @@ def older_layouts(model, folder):
     microsofts = dict(n_embd=hidden, n_head=heads, n_layer=layers, n_inner=config.intermediate_size, n_positions=2048, rotary_dim=rotary,
                       vocab_size=config.vocab_size, pad_vocab_size_multiple=1, layer_norm_epsilon=config.layer_norm_eps,
                       activation_function="gelu_new", tie_word_embeddings=False, torch_dtype="float32")
-    for form in ("mixformer-sequential", "phi-msft", "query_key_value"):
+    # Microsoft's configurations have no theta: theirs is always 10000.
+    standard = getattr(config, "rope_theta", None) or config.rope_parameters["rope_theta"]
+    for form in ("mixformer-sequential", "phi-msft", "query_key_value")[0 if standard == 10000.0 else 2 :]:
         tensors = {}
         for name, tensor in state.items():
             if any(part in name for part in ("k_proj", "v_proj")):
@@ -150,6 +155,9 @@ def models(scratch):
         row = {"sizes": f"{layers} x {hidden}, {heads} heads of {hidden // heads}, rotary {share}", "saved": f"{str(dtype)[6:]}, {size}",
                "files": len([name for name in os.listdir(folder) if name.endswith(".safetensors")]),
                "largest_logit": round(expected.abs().max().item(), 2), "read": apart(ours(folder, ids, scratch), expected)}
+        report.append(row)
+        if FUSED:
+            continue
         exported = os.path.join(scratch, f"exported-{number}")
         told = json.loads(trainer("export", folder, "--out", exported, "--shard-size", size, "--json"))
         row["exported_files"] = len([name for name in told["files"] if name.endswith(".safetensors")])
@@ -160,7 +168,6 @@ def models(scratch):
             row[f"export_{precision}"] = apart(theirs(load(narrow), ids), ours(narrow, ids, scratch))
         for form, out in older_layouts(model, os.path.join(scratch, f"older-{number}")):
             row[f"fused_{form}"] = apart(ours(out, ids, scratch), expected)
-        report.append(row)
     return report
 
 
@@ -186,7 +193,7 @@ def a_run(scratch):
     for number, text in enumerate(python_files(20)):
         pathlib.Path(corpus, f"{number:05}.py").write_bytes(text.encode())
     trainer("prepare", corpus, "--out", data, "--val-fraction", "0.2")
-    sets = "model.layers=2 model.hidden=64 model.heads=2 model.seq_len=64 train.steps=5 train.batch=4 validation.every=5 train.precision=bf16"
+    sets = "model.layers=2 model.hidden=64 model.heads=2 model.seq_len=64 train.steps=5 train.batch=8 validation.every=5 train.precision=bf16"
     trainer("train", "--preset", "laptop", "--data", data, "--out", run, *(part for assignment in sets.split() for part in ("--set", assignment)))
     told = json.loads(trainer("export", run, "--out", out, "--shard-size", "10MB", "--json"))
     model = AutoModelForCausalLM.from_pretrained(out)
@@ -198,7 +205,7 @@ def a_run(scratch):
     report["card"] = yaml.safe_load(card.split("---")[1])
     assert report["card"]["library_name"] == "transformers"
     code = re.search(r"```python\n(.*?)```", card, re.S)[1]
-    subprocess.run([sys.executable, "-c", code], cwd=out, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    subprocess.run([sys.executable, "-c", code], cwd=out, check=True, stdout=subprocess.DEVNULL)
     report["card_code_runs"] = True
     return report, out
 
@@ -283,12 +290,13 @@ def numbers(value, key=""):
 
 with tempfile.TemporaryDirectory() as scratch:
     report = {"torch": torch.__version__, "transformers": transformers.__version__, "models": models(scratch)}
-    report["run"], exported = a_run(scratch)
-    report["tokenizer"] = tokenizers(exported, scratch)
-    report["loss"] = losses(exported, scratch)
+    if not FUSED:
+        report["run"], exported = a_run(scratch)
+        report["tokenizer"] = tokenizers(exported, scratch)
+        report["loss"] = losses(exported, scratch)
     if args.microsoft:
         report["microsoft"] = microsoft(args.microsoft, scratch)
 worst = max(numbers(report), key=lambda pair: pair[1])
 report["furthest_apart"] = {worst[0]: worst[1]}
 print(json.dumps(report, indent=1))
-sys.exit(0 if worst[1] <= TOLERANCE and report["tokenizer"]["same_ids"] else 1)
+sys.exit(0 if worst[1] <= TOLERANCE and (FUSED or report["tokenizer"]["same_ids"]) else 1)

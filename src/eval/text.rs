@@ -47,7 +47,7 @@ impl TokenisedText {
         // Stopped means that the error below ended it.
         let _ = read_units(&found.sources, &field, |unit| {
             let mut skipped = Vec::new();
-            let read: Result<(), ReadError> = unit.for_each(
+            let read: std::result::Result<(), ReadError> = unit.for_each(
                 &field,
                 |fragment| all.push(fragment.text, fragment.last, tokenizer).map_err(ReadError),
                 |skip| skipped.push(skip),
