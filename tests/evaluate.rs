@@ -108,6 +108,8 @@ fn text_and_prepared_data_agree() {
     let told = run(trainer("evaluate --model").arg(&run_dir).arg("--text").arg(&short)).success();
     let loss = format!("loss {:.4} nats a token", number(&named, "loss"));
     assert!(told.stdout.starts_with(&loss) && told.stdout.contains("bits a byte"), "{}", told.stdout);
+    let strided = ends("--stride 20", &short);
+    assert!((number(&strided, "loss") - number(&named, "loss")).abs() < 1e-9, "{strided} {named}");
     // Every token of a longer text counts, whatever the windows.
     let long = place.path("text/0.txt");
     let bytes = fs::metadata(&long).unwrap().len();
@@ -118,7 +120,7 @@ fn text_and_prepared_data_agree() {
     assert!(number(&ends("--stride 4", &long), "loss") < number(&ends("", &long), "loss"));
 }
 
-/// Without validation documents, from the wrong tokenizer, and input that is none.
+/// Input that is none, windows that do not fit, and tokenizers that are not the model's.
 #[test]
 fn what_cannot_be_evaluated() {
     let place = Place::new();
@@ -145,6 +147,14 @@ fn what_cannot_be_evaluated() {
     refused(evaluate(&model, "--seq-len 33 --data").arg(place.path("data")), &["context of 32"]);
     // The golden model has no tokenizer, and its vocabulary is too small for the built-in one.
     refused(evaluate(&data("phi-tiny/model"), "--text").arg(place.path("text/0.txt")), &["no tokenizer.json"]);
+
+    // A tokenizer with ids that the model does not have.
+    let larger = place.path("larger");
+    run(trainer("export --out").arg(&larger).arg(data("phi-tiny/model"))).success();
+    let mut prepare = trainer("prepare --val-fraction 0");
+    run(prepare.arg(place.path("text")).arg("--out").arg(place.path("codegen"))).success();
+    fs::copy(place.path("codegen/tokenizer.json"), larger.join("tokenizer.json")).unwrap();
+    refused(evaluate(&larger, "--text").arg(place.path("text/0.txt")), &["larger", "only 512 ids", "tokenizer.json"]);
 
     // The same numbers of ids, but another tokenizer's: the loss is one, but of no text that is known.
     let small = place.path("small");

@@ -31,12 +31,12 @@ pub fn run(args: &EvaluateArgs, global: &Global) -> Result<()> {
         (None, Some(data)) => Given::files(data, &mut model)?,
         (None, None) => return Err(Error::input("nothing to evaluate on: give --data or --text")),
     };
-    given.dataset.check_vocab(model.arch.vocab)?;
+    given.check_vocab(args, model.arch.vocab)?;
     let tokens = given.dataset.tokens();
-    // The default shortens itself where the data is shorter than the context.
-    let longest = tokens.saturating_sub(1).max(1).min(model.arch.context as u64) as usize;
-    let seq = args.seq_len.unwrap_or(longest);
     let tail = given.text_bytes.is_some() || args.stride.is_some();
+    // Where only whole windows count, the default shortens itself for data that is shorter than the context.
+    let whole = if tail { u64::MAX } else { tokens.saturating_sub(1).max(1) };
+    let seq = args.seq_len.unwrap_or(whole.min(model.arch.context as u64) as usize);
     let windows = Windows::new(tokens, seq, args.stride.unwrap_or(seq), tail)?;
     let Loss { nats, tokens } = with_backend(global, Evaluate { args, model, dataset: &given.dataset, windows, seq })?;
     let bytes = given.bytes(tokens)?;
@@ -110,6 +110,22 @@ impl Given {
     fn tokenised(text: TokenisedText, tokenizer: Tokenizer) -> Result<Self> {
         let dataset = Dataset::from_tokens(text.tokens, None)?;
         Ok(Self { dataset, tokenizer: Some(tokenizer), text_bytes: Some(text.bytes) })
+    }
+
+    fn check_vocab(&self, args: &EvaluateArgs, vocab: usize) -> Result<()> {
+        if self.text_bytes.is_none() {
+            return self.dataset.check_vocab(vocab);
+        }
+        match usize::from(self.dataset.highest_id()) {
+            highest if highest >= vocab => Err(Error::file(
+                &args.model,
+                format!(
+                    "its tokenizer makes the id {highest} of this text, but its vocabulary has only {vocab} ids: put the \
+                     tokenizer.json there that it was trained with"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Bytes of text that tokens 1 to `scored` stand for, if that is known.
