@@ -10,6 +10,7 @@ mod memory;
 mod parallel;
 mod parity;
 mod prepare;
+mod report;
 mod resume;
 mod support;
 mod train;
