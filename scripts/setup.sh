@@ -72,6 +72,8 @@ test_needs() {
             echo "note: no Vulkan driver (apt-get install mesa-vulkan-drivers): the tests on wgpu will be skipped"
         { can_build_mpi && have mpirun; } || install libopenmpi-dev openmpi-bin libclang-dev ||
             echo "note: no OpenMPI (apt-get install libopenmpi-dev openmpi-bin libclang-dev): the tests of several ranks are left out"
+        { have chromium || have chromium-browser || have google-chrome; } || install chromium ||
+            echo "note: no Chromium (apt-get install chromium): the test of the report in a browser will be skipped"
         have python3 || install python3 ||
             echo "note: no python3: the tests that run Python programs will be skipped"
         if [ ! -d "$wheels/nvidia/cuda_nvrtc" ]; then

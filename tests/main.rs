@@ -13,6 +13,7 @@ mod memory;
 mod parallel;
 mod parity;
 mod prepare;
+mod report;
 mod resume;
 mod support;
 mod train;

@@ -3,9 +3,13 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use super::storage;
 use crate::error::{Error, Result};
+
+/// `is_held` takes the lock to see whether it can, so who is refused waits this long and tries once more.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// Held by the process that writes a run directory; the operating system gives it back when the process ends, however
 /// it ends.
@@ -30,7 +34,14 @@ impl RunLock {
             .write(true)
             .open(&path)
             .map_err(storage::write_error("open", &path))?;
-        match file.try_lock() {
+        let locked = match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                std::thread::sleep(GLANCE);
+                file.try_lock()
+            }
+            other => other,
+        };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -53,6 +64,21 @@ impl RunLock {
         Ok(Self { _file: file, exclusive: true })
     }
 
+    /// Whether a trainer holds the lock of a run directory; `None` where that cannot be told: no locks on that file system,
+    /// or no permission.
+    pub fn is_held(run_dir: &Path) -> Option<bool> {
+        let path = run_dir.join(".lock");
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(false),
+            other => other.ok()?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Some(false),
+            Err(TryLockError::WouldBlock) => Some(true),
+            Err(TryLockError::Error(_)) => None,
+        }
+    }
+
     /// False where the file system has no locks, so that a second trainer would go unnoticed: worth a warning.
     pub fn is_exclusive(&self) -> bool {
         self.exclusive
@@ -67,13 +93,16 @@ mod tests {
     fn the_second_trainer_is_refused_until_the_first_ends() {
         let run = tempfile::tempdir().unwrap();
         let dir = run.path().join("new").join("run");
+        assert_eq!(RunLock::is_held(&dir), Some(false));
         let first = RunLock::acquire(&dir).unwrap();
         assert!(first.is_exclusive());
+        assert_eq!(RunLock::is_held(&dir), Some(true));
         let message = RunLock::acquire(&dir).unwrap_err().to_string();
         assert!(message.contains("in use by another trainer"), "{message}");
         #[cfg(unix)]
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         drop(first);
+        assert_eq!(RunLock::is_held(&dir), Some(false));
         RunLock::acquire(&dir).unwrap();
     }
 }

@@ -81,10 +81,18 @@ pub enum Command {
     Estimate(EstimateArgs),
     /// List the devices of this machine, and which one auto takes
     Devices(DevicesArgs),
+    /// Write the curves of one or several runs as an HTML page
+    Report(ReportArgs),
+    /// List the runs below a folder, and how each stands
+    Runs(RunsArgs),
     /// Time training steps on random tokens
     Bench(BenchArgs),
     /// Hold every operation of a device against the reference, and ten training steps against the CPU
     Selftest(SelftestArgs),
+    /// Print the completions of a shell, for its completion folder or for `source`
+    Completions(CompletionsArgs),
+    /// Print the man page, or write one for every command
+    Man(ManArgs),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -385,6 +393,46 @@ pub struct DevicesArgs {
     /// Print the devices as one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// Run directories; several are drawn over one another
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// HTML file to write [default: report.html in the first run]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Serve the page on 127.0.0.1 in place of writing it; it follows runs that go on, until Ctrl-C
+    #[arg(long, conflicts_with = "out")]
+    pub watch: bool,
+    /// Port of --watch [default: 8642, or a free one where that is taken]
+    #[arg(long, value_name = "N", requires = "watch", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RunsArgs {
+    /// Folder to look in, two levels deep
+    #[arg(value_name = "DIR", default_value = "runs")]
+    pub dir: PathBuf,
+    /// Print the runs as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CompletionsArgs {
+    /// Whose completions
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// Folder to write trainer.1, trainer-train.1 and so on to
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::model::memory::{Memory, Plan};
 use crate::model::{Decoder, HostBuffers, MicroBatchDropout};
+use crate::report::memory::peak_resident;
 use crate::report::peak::peak_flops;
 use crate::train::state::TrainState;
 use crate::train::step::{Batches, training_step};
@@ -173,11 +174,5 @@ fn gib(bytes: u64) -> f64 {
 
 /// The process's peak resident memory, where the model lives in it.
 fn peak_resident_gib(choice: &Choice) -> Option<f64> {
-    if choice.backend != trainer_backends::discovery::Backend::Cpu {
-        return None;
-    }
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib / (1u64 << 20) as f64)
+    (choice.backend == trainer_backends::discovery::Backend::Cpu).then(peak_resident).flatten().map(gib)
 }

@@ -3,6 +3,7 @@
 pub mod args;
 mod backend;
 mod bench;
+mod completions;
 mod demo;
 mod devices;
 mod estimate;
@@ -14,6 +15,8 @@ mod logits;
 mod model;
 mod prepare;
 mod ranks;
+mod report;
+mod runs;
 mod selftest;
 mod train;
 
@@ -66,8 +69,12 @@ fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Export(args) => export::run(&args, global),
         Command::Estimate(args) => estimate::run(&args, global),
         Command::Devices(args) => devices::run(&args, global),
+        Command::Report(args) => report::run(&args, global),
+        Command::Runs(args) => runs::run(&args, global),
         Command::Bench(args) => bench::run(&args, global),
         Command::Selftest(args) => selftest::run(&args, global),
+        Command::Completions(args) => completions::completions(&args, global),
+        Command::Man(args) => completions::man(&args, global),
     }
 }
 

@@ -1,7 +1,14 @@
 //! What a user sees of a run.
 
+pub mod history;
+pub mod live;
+pub mod log;
+pub mod memory;
 pub mod metrics;
+pub mod page;
 pub mod peak;
 pub mod progress;
+pub mod sessions;
 pub mod table;
+pub mod tensorboard;
 pub mod voice;

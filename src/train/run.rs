@@ -22,9 +22,11 @@ use crate::model::{Decoder, HostBuffers, ParameterTable};
 use crate::parallel::collective::Traffic;
 use crate::parallel::session::{self, every, lead, together};
 use crate::parallel::{Collective, Replica};
-use crate::report::metrics::{self, MetricsLog, StepRecord, ValidationRecord};
+use crate::report::log::RunLog;
+use crate::report::memory::peak_resident;
+use crate::report::metrics::{StepRecord, ValidationRecord};
 use crate::report::progress::TrainProgress;
-use crate::report::voice::{log, say};
+use crate::report::voice::{self, say};
 
 /// The file in a run directory that holds its resolved configuration.
 pub const CONFIG: &str = "config.toml";
@@ -120,22 +122,11 @@ pub fn run<B: DecoderBackend>(
     if run.state.step >= run.config.train.steps {
         progress.say(&format!("all {} steps were made before: there is nothing left to train", run.config.train.steps));
     }
-    let mut last = None;
-    while run.state.step < run.config.train.steps && !run.replica.stopping() {
-        let started = Instant::now();
-        let before = run.replica.group.traffic();
-        let report = replica_step(&run.decoder, &mut run.state, &run.config, &batches, &run.replica)?;
-        let record = run.record(&report, started.elapsed().as_secs_f64(), before)?;
-        progress.step(&record);
-        run.tell_overflow(&report, &progress);
-        last = Some(record);
-        run.validate_and_save(&progress)?;
-    }
-    if run.saved != run.state.step {
-        run.save()?;
-    }
+    let trained = run.train(&batches, &mut progress);
+    run.log_end(trained.as_ref().err());
+    let last = trained?;
     progress.finish();
-    let finished = run.state.step >= run.config.train.steps;
+    let finished = run.is_finished();
     if !finished {
         progress.say(&format!(
             "stopped after step {}; go on with: trainer train --out {} --resume",
@@ -162,7 +153,7 @@ pub(super) struct Run<'a, B: DecoderBackend> {
     pub(super) replica: Replica,
     loop_state: LoopState,
     /// The first rank's.
-    metrics: Option<MetricsLog>,
+    log: Option<RunLog>,
     /// Of this process's steps.
     step_bytes: Traffic,
     steps_made: u64,
@@ -201,11 +192,10 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             }
         };
         check_same_weights(&replica, &state)?;
-        let mut metrics = None;
+        let mut log = None;
         lead(&*group, || {
             storage::replace_file(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
-            metrics::truncate_after(&out.join(metrics::FILE_NAME), state.step)?;
-            metrics = Some(MetricsLog::open(&out)?);
+            log = Some(RunLog::open(&out, state.step, &facts.description, group.size())?);
             // A kill between the save and the pointer's move would otherwise forget it.
             loop_state.best.map_or(Ok(()), |best| remark_best(&out, best))
         })?;
@@ -219,7 +209,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             state,
             replica,
             loop_state,
-            metrics,
+            log,
             step_bytes: Traffic::default(),
             steps_made: 0,
             saved,
@@ -229,6 +219,40 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         };
         say(run.overview(facts, init_from.as_deref()).trim_end());
         Ok(run)
+    }
+
+    /// Makes the steps that are left, or those until a signal, and saves. Returns the last one's record.
+    fn train(&mut self, batches: &TrainingBatches, progress: &mut TrainProgress) -> Result<Option<StepRecord>> {
+        let mut last = None;
+        while !self.is_finished() && !self.replica.stopping() {
+            let started = Instant::now();
+            let before = self.replica.group.traffic();
+            let report = replica_step(&self.decoder, &mut self.state, &self.config, batches, &self.replica)?;
+            let record = self.record(&report, started.elapsed().as_secs_f64(), before)?;
+            progress.step(&record);
+            self.tell_overflow(&report, progress);
+            last = Some(record);
+            self.validate_and_save(progress)?;
+        }
+        if self.saved != self.state.step {
+            self.save()?;
+        }
+        Ok(last)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.state.step >= self.config.train.steps
+    }
+
+    /// Writes down how the session ended, and what memory it took.
+    fn log_end(&self, error: Option<&Error>) {
+        if let Some(log) = &self.log {
+            let ended = error.map_or(Ok(self.is_finished()), Err);
+            let peak = || B::memory(&self.decoder.device).map(|memory| memory.reserved).or_else(peak_resident);
+            // A device that has failed is asked nothing more.
+            let peak = error.is_none().then(peak).flatten();
+            log.end(self.state.step, ended, peak);
+        }
     }
 
     /// Counts a step, and writes it to the metrics.
@@ -255,7 +279,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             seconds: self.loop_state.seconds,
             communication: (!self.replica.is_alone()).then(|| spent.time.as_secs_f64() / seconds),
         };
-        self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.write_step(record))?;
+        self.log.as_mut().map_or(Ok(()), |log| log.step(record))?;
         Ok(record)
     }
 
@@ -292,7 +316,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             self.replica.group.sums(&mut sums);
             let val_loss = sums[0] / sums[1];
             let record = ValidationRecord { step, val_loss };
-            self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.write_validation(record))?;
+            self.log.as_mut().map_or(Ok(()), |log| log.validation(record))?;
             self.val_loss = Some(val_loss);
             new_best = self.loop_state.best.is_none_or(|best| val_loss < best.val_loss);
             if new_best {
@@ -372,7 +396,7 @@ fn check_same_weights<B: DecoderBackend>(replica: &Replica, state: &TrainState<B
     let mut crc = crc32fast::Hasher::new();
     state.weights.iter().for_each(|group| crc.update(group.clone().into_data().as_bytes()));
     let crc = crc.finalize();
-    log(&format!("step {}: weights {crc:08x}", state.step));
+    voice::log(&format!("step {}: weights {crc:08x}", state.step));
     let all = together(&*replica.group, Ok(crc))?;
     match all.iter().position(|(_, other)| *other != all[0].1) {
         None => Ok(()),

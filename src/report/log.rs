@@ -1,0 +1,57 @@
+//! What a run writes down while it trains: metrics.jsonl, the same for TensorBoard, and when and where it was trained.
+
+use std::path::Path;
+
+use super::metrics::{self, MetricsLog, Record, StepRecord, ValidationRecord};
+use super::sessions::{Ended, Outcome, SessionLog, now};
+use super::tensorboard::EventWriter;
+use crate::error::{Error, Result};
+
+/// The three together. Only metrics.jsonl can fail.
+#[derive(Debug)]
+pub struct RunLog {
+    metrics: MetricsLog,
+    tensorboard: EventWriter,
+    session: SessionLog,
+}
+
+impl RunLog {
+    /// Goes on after `step` steps: what an earlier process wrote of later ones is dropped. `device` and `ranks` are for
+    /// people.
+    ///
+    /// # Errors
+    /// metrics.jsonl cannot be read or written.
+    pub fn open(run_dir: &Path, step: u64, device: &str, ranks: usize) -> Result<Self> {
+        metrics::truncate_after(&run_dir.join(metrics::FILE_NAME), step)?;
+        Ok(Self {
+            metrics: MetricsLog::open(run_dir)?,
+            tensorboard: EventWriter::new(run_dir, step),
+            session: SessionLog::new(run_dir, step, device, ranks),
+        })
+    }
+
+    pub fn step(&mut self, record: StepRecord) -> Result<()> {
+        self.session.step();
+        self.write(&Record::Step(record))
+    }
+
+    pub fn validation(&mut self, record: ValidationRecord) -> Result<()> {
+        self.write(&Record::Validation(record))
+    }
+
+    fn write(&mut self, record: &Record) -> Result<()> {
+        self.metrics.write(record)?;
+        self.tensorboard.write(record);
+        Ok(())
+    }
+
+    /// The session is over after `step` steps. `ended` is whether all steps were made, or why not; `peak_memory` in bytes.
+    pub fn end(&self, step: u64, ended: std::result::Result<bool, &Error>, peak_memory: Option<u64>) {
+        let (outcome, message) = match ended {
+            Ok(true) => (Outcome::Finished, None),
+            Ok(false) => (Outcome::Stopped, None),
+            Err(error) => (Outcome::Failed, Some(error.to_string())),
+        };
+        self.session.end(&Ended { ended: now().floor(), step, outcome, message, peak_memory });
+    }
+}
