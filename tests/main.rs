@@ -4,6 +4,8 @@ mod cli;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod cuda;
 mod demo;
+mod evaluate;
+mod exchange;
 mod golden;
 mod gradients;
 mod memory;

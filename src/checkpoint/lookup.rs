@@ -97,6 +97,8 @@ pub struct ModelLocation {
     pub model: PathBuf,
     /// A Hugging Face tokenizer.json.
     pub tokenizer: Option<PathBuf>,
+    /// The checkpoint of a run that holds the model.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// Where the model is that the user named: a run directory (its latest checkpoint), a checkpoint directory, one of the
@@ -115,7 +117,9 @@ pub fn resolve_model_dir(path: &Path) -> Result<ModelLocation> {
         return in_checkpoint(&checkpoint);
     }
     if path.join("config.json").is_file() {
-        return Ok(ModelLocation { model: path.to_path_buf(), tokenizer: tokenizer_in(&[path]) });
+        let checkpoint = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
+        let checkpoint = checkpoint.filter(|dir| path.ends_with("model") && dir.join("state.json").is_file());
+        return Ok(ModelLocation { model: path.to_path_buf(), tokenizer: tokenizer_in(&[path]), checkpoint });
     }
     if path.join("model").is_dir() {
         return in_checkpoint(path);
@@ -153,7 +157,7 @@ fn in_checkpoint(checkpoint: &Path) -> Result<ModelLocation> {
     }
     let run_dir = checkpoint.join("..").join("..");
     let tokenizer = tokenizer_in(&[&model, checkpoint, &run_dir]);
-    Ok(ModelLocation { model, tokenizer })
+    Ok(ModelLocation { model, tokenizer, checkpoint: Some(checkpoint.to_path_buf()) })
 }
 
 fn tokenizer_in(dirs: &[&Path]) -> Option<PathBuf> {
@@ -233,6 +237,8 @@ mod tests {
         assert_eq!(model(run.path()), step_dir(run.path(), 2).join("model"));
         assert_eq!(model(&step_dir(run.path(), 1)), step_dir(run.path(), 1).join("model"));
         assert_eq!(model(&step_dir(run.path(), 1).join("model")), step_dir(run.path(), 1).join("model"));
+        let checkpoint = resolve_model_dir(&step_dir(run.path(), 1).join("model")).unwrap().checkpoint;
+        assert_eq!(checkpoint.unwrap(), step_dir(run.path(), 1).canonicalize().unwrap());
         assert_eq!(model(&checkpoints.join("best")), checkpoints.join("step-00000001").join("model"));
         assert_eq!(best(run.path()).unwrap(), Some(step_dir(run.path(), 1)));
 

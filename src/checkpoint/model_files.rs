@@ -10,7 +10,8 @@ use trainer_backends::DecoderBackend;
 
 use super::element::encode_f32;
 use super::hugging_face::{
-    ConfigExtras, DEFAULT_SHARD_BYTES, ModelConfig, WeightsReader, read_config, write_config, write_weights,
+    ConfigExtras, DEFAULT_SHARD_BYTES, ModelConfig, Source, WeightLayout, WeightsReader, names_and_shapes, read_config,
+    write_config, write_weights,
 };
 use super::optimizer_files::part_name;
 use super::tensor_file::TensorEntry;
@@ -29,20 +30,75 @@ pub fn dtype(precision: Precision) -> Dtype {
     }
 }
 
+/// A model directory, opened: its configuration, and mapped weights that are known to fit it.
+pub struct ModelFiles {
+    pub config: ModelConfig,
+    table: ParameterTable,
+    reader: WeightsReader,
+    /// Where the directory keeps each entry of the table.
+    sources: Vec<Source>,
+}
+
+impl ModelFiles {
+    /// Opens a directory of transformers, of this program or of Microsoft (see [`WeightLayout`]). Reads no weights yet.
+    ///
+    /// # Errors
+    /// As `read_config` and `WeightsReader`: all missing, extra and wrongly shaped tensors are named in one error.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let config = read_config(dir)?;
+        let reader = WeightsReader::open(dir)?;
+        let table = ParameterTable::new(&config.architecture);
+        let sources = WeightLayout::of(&reader).sources(&config.architecture, &table);
+        reader.check(&names_and_shapes(&sources))?;
+        Ok(Self { config, table, reader, sources })
+    }
+
+    /// The element type that the weights are stored in; of several, the embedding's.
+    pub fn dtype(&self) -> Result<Dtype> {
+        self.reader.dtype(&self.sources[0].name)
+    }
+
+    /// The weights, widened to fp32.
+    pub fn load(&self) -> Result<HostBuffers> {
+        let mut host = HostBuffers::zeros(&self.table);
+        for (entry, source) in self.table.entries.iter().zip(&self.sources) {
+            self.reader.read_source(source, host.slice_mut(entry))?;
+        }
+        Ok(host)
+    }
+
+    /// Writes the weights into `dir` under today's names, in `dtype`, in files of at most `max_shard_bytes`. Goes from the
+    /// memory map to the disk a tensor at a time: no more memory than the largest tensor. `written` is called with the
+    /// parameters of each tensor as its turn comes.
+    ///
+    /// # Errors
+    /// A value that is too large for `dtype`, and what the disk refuses.
+    pub fn write_weights(
+        &self,
+        dir: &Path,
+        dtype: Dtype,
+        max_shard_bytes: u64,
+        written: impl Fn(u64) + Sync,
+    ) -> Result<()> {
+        let written = &written;
+        let entries = self.table.entries.iter().zip(&self.sources).map(|(entry, source)| {
+            TensorEntry::lazy(entry.name.clone(), dtype, entry.shape.clone(), move || {
+                written(entry.len() as u64);
+                self.reader.encoded(source, dtype)
+            })
+        });
+        write_weights(dir, entries, max_shard_bytes)
+    }
+}
+
 /// Reads a model directory's configuration and weights, widened to fp32.
 ///
 /// # Errors
-/// As `read_config` and `WeightsReader`: all missing, extra and wrongly shaped tensors are named in one error.
+/// As [`ModelFiles::open`].
 pub fn load_model(dir: &Path) -> Result<(ModelConfig, HostBuffers)> {
-    let config = read_config(dir)?;
-    let table = ParameterTable::new(&config.architecture);
-    let reader = WeightsReader::open(dir)?;
-    reader.check(&table.names_and_shapes())?;
-    let mut host = HostBuffers::zeros(&table);
-    for entry in &table.entries {
-        reader.read_f32(&entry.name, host.slice_mut(entry))?;
-    }
-    Ok((config, host))
+    let files = ModelFiles::open(dir)?;
+    let weights = files.load()?;
+    Ok((files.config, weights))
 }
 
 /// One tensor of flat device buffers, fetched when it is written, in `dtype`.
@@ -83,20 +139,5 @@ pub fn save_model<B: DecoderBackend>(
 ) -> Result<()> {
     write_config(dir, arch, extras)?;
     let entries = table.entries.iter().map(|entry| device_entry::<B>("", entry, weights, extras.dtype));
-    write_weights(dir, entries, DEFAULT_SHARD_BYTES)
-}
-
-/// As `save_model`, from host memory.
-pub fn save_host_model(
-    dir: &Path,
-    arch: &crate::model::Architecture,
-    extras: &ConfigExtras,
-    table: &ParameterTable,
-    weights: &HostBuffers,
-) -> Result<()> {
-    write_config(dir, arch, extras)?;
-    let entries = table.entries.iter().map(|entry| {
-        TensorEntry::from_f32(entry.name.clone(), entry.shape.clone(), weights.slice(entry), extras.dtype)
-    });
     write_weights(dir, entries, DEFAULT_SHARD_BYTES)
 }

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer_backends::discovery::Request;
 use trainer_backends::selftest::Group;
 
 use crate::config::{Precision, Recompute};
+use crate::data::dataset::Split;
 
 #[cfg(test)]
 mod tests;
@@ -64,7 +66,7 @@ pub enum Command {
     Prepare(PrepareArgs),
     /// Train a model, or go on with a run
     Train(TrainArgs),
-    /// Measure a model's loss and perplexity on prepared data
+    /// Measure a model's loss, perplexity and bits a byte on prepared data or text
     Evaluate(EvaluateArgs),
     /// Write a model's logits for given tokens, to compare with other frameworks
     Logits(LogitsArgs),
@@ -191,21 +193,49 @@ pub struct EvaluateArgs {
     /// Model: a Hugging Face directory, a checkpoint or a run
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
-    /// Prepared folder (its validation part) or one token shard
-    #[arg(long, value_name = "DIR|FILE.bin")]
-    pub data: PathBuf,
+    /// Prepared folder, token shard, or text as `prepare` reads it, which the model's own tokenizer then encodes
+    #[arg(long, value_name = "DIR|FILE", required_unless_present = "text", conflicts_with = "text")]
+    pub data: Option<PathBuf>,
+    /// File of plain text, whatever its name; - is standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub text: Option<PathBuf>,
+    /// Part of a prepared folder
+    #[arg(long, value_enum, default_value = "val")]
+    pub split: SplitName,
     /// Sequences a forward pass
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub batch: usize,
-    /// Tokens a sequence [default: the model's context]
+    /// Tokens a window [default: the model's context, or all of the data where that is shorter]
     #[arg(long, value_name = "T", value_parser = positive)]
     pub seq_len: Option<usize>,
+    /// Tokens from a window to the next [default: --seq-len, so that none overlap]
+    ///
+    /// Every token but the first is scored once. With a smaller stride each has at least T - stride tokens of context, as in
+    /// transformers' guide to perplexity. Without --stride, tokens behind the last whole window of a prepared folder or a
+    /// shard are left out, as in the validation of a run; those of a text are scored in a shorter window.
+    #[arg(long, value_name = "TOKENS", value_parser = positive)]
+    pub stride: Option<usize>,
     /// Stop after this many batches [default: all of the data]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_batches: Option<usize>,
-    /// Print {"loss": nats a token, "perplexity", "tokens"} as one JSON object
+    /// Print {"loss": nats a token, "perplexity", "bits_per_byte", "tokens", "bytes"} and more as one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SplitName {
+    Train,
+    Val,
+}
+
+impl From<SplitName> for Split {
+    fn from(name: SplitName) -> Self {
+        match name {
+            SplitName::Train => Self::Train,
+            SplitName::Val => Self::Val,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -269,6 +299,12 @@ pub struct ExportArgs {
     /// Number format of the weights [default: the source's]
     #[arg(long, value_enum)]
     pub dtype: Option<Precision>,
+    /// Largest file of weights, as 5GB, 500MB or 2GiB; more weights are written as shards with an index
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = byte_size)]
+    pub shard_size: u64,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -368,6 +404,12 @@ fn group(text: &str) -> Result<Group, String> {
 
 fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a whole number of at least 1".into())
+}
+
+/// 5GB is 5 * 10^9 bytes and 5GiB is 5 * 2^30, as in transformers' `max_shard_size`.
+fn byte_size(text: &str) -> Result<u64, String> {
+    let size = text.trim().parse().map(|size: ByteSize| size.as_u64()).ok().filter(|bytes| *bytes > 0);
+    size.ok_or_else(|| "expected a size above 0, such as 5GB, 500MB or 2GiB".into())
 }
 
 fn fraction(text: &str) -> Result<f64, String> {

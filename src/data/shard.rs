@@ -74,6 +74,11 @@ fn header(info: ShardInfo, meta: ShardMeta) -> [u8; HEADER_BYTES] {
     bytes
 }
 
+/// Whether a file that begins with these bytes is a token shard.
+pub fn is_magic(start: [u8; 4]) -> bool {
+    u32::from_le_bytes(start) == MAGIC
+}
+
 fn word(header: &[u8], index: usize) -> u32 {
     header[index * 4..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

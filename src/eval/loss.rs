@@ -1,8 +1,11 @@
 //! A model's loss on a data set.
 
-use burn_tensor::{DType, Tensor};
+use burn_tensor::activation::log_softmax;
+use burn_tensor::{DType, Int, Tensor, TensorData};
 use trainer_backends::DecoderBackend;
+use trainer_backends::ops::LOGITS_BYTES;
 
+use super::windows::{Window, Windows};
 use crate::data::dataset::Dataset;
 use crate::data::sampler::Sampler;
 use crate::error::Result;
@@ -19,22 +22,78 @@ pub struct Loss {
     pub tokens: u64,
 }
 
-/// Mean loss over the sequences of `dataset` in order, `batch` at a time; `max_batches` 0 means all of them.
-/// `done` is called with the sequences done and the sequences in all.
+/// Mean loss over `windows` of `dataset`, as many as `batch` allows at a time; `max_batches` 0 means all of them.
+/// `done` is called with the windows done and the windows in all.
 ///
 /// # Errors
-/// A data set shorter than one sequence.
+/// Windows past the end of the data.
 pub fn mean_loss<B: DecoderBackend>(
     decoder: &Decoder<B>,
     weights: &Buffers<B>,
     dataset: &Dataset,
-    (batch, seq): (usize, usize),
+    windows: Windows,
+    batch: usize,
     max_batches: usize,
-    done: impl FnMut(u64, u64),
+    mut done: impl FnMut(u64, u64),
 ) -> Result<Loss> {
-    let share = Share { index: 0, of: 1 };
-    let (total, tokens) = loss_of_share(decoder, weights, dataset, (batch, seq), max_batches, share, done)?;
+    let limit = if max_batches == 0 { u64::MAX } else { (max_batches * batch) as u64 };
+    let all = windows.count().min(limit);
+    let mut ahead = windows.iter().take(all as usize).peekable();
+    let mut total = 0.0;
+    let (mut finished, mut tokens) = (0, 0);
+    while let Some(first) = ahead.next() {
+        // Windows of one shape are a batch; overlapping ones need all their logits at once.
+        let shape = |window: &Window| (window.len, window.scored) == (first.len, first.scored);
+        let fits = match first.scored == first.len {
+            true => batch,
+            false => (LOGITS_BYTES / (4 * first.len * decoder.arch.vocab)).clamp(1, batch),
+        };
+        let mut starts = vec![first.start];
+        while starts.len() < fits
+            && let Some(window) = ahead.next_if(shape)
+        {
+            starts.push(window.start);
+        }
+        let (inputs, targets) = read(dataset, &starts, first.len)?;
+        let loss = match first.scored == first.len {
+            true => decoder.loss(weights, &inputs, &targets, starts.len()),
+            false => loss_of_last(decoder, weights, &inputs, &targets, (starts.len(), first.scored)),
+        };
+        total += f64::from(download_one(&loss)[0]);
+        finished += starts.len() as u64;
+        tokens += (starts.len() * first.scored) as u64;
+        done(finished, all);
+    }
     Ok(Loss { nats: total / tokens as f64, tokens })
+}
+
+/// Inputs and targets of windows of `len` tokens, row by row.
+fn read(dataset: &Dataset, starts: &[u64], len: usize) -> Result<(Vec<i32>, Vec<i32>)> {
+    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    let mut tokens = vec![0u16; len + 1];
+    for start in starts {
+        dataset.read(*start, &mut tokens)?;
+        inputs.extend(tokens[..len].iter().map(|token| i32::from(*token)));
+        targets.extend(tokens[1..].iter().map(|token| i32::from(*token)));
+    }
+    Ok((inputs, targets))
+}
+
+/// Loss summed over the last `scored` targets of each of `rows` sequences, fp32 `[1]`, nats.
+fn loss_of_last<B: DecoderBackend>(
+    decoder: &Decoder<B>,
+    weights: &Buffers<B>,
+    inputs: &[i32],
+    targets: &[i32],
+    (rows, scored): (usize, usize),
+) -> Tensor<B, 1> {
+    let (len, vocab) = (inputs.len() / rows, decoder.arch.vocab);
+    let logits = decoder.logits(weights, inputs, rows).reshape([rows, len, vocab]);
+    let logits = logits.slice([0..rows, len - scored..len, 0..vocab]).reshape([rows * scored, vocab]);
+    let targets: Vec<i32> = targets.chunks(len).flat_map(|row| row[len - scored..].to_vec()).collect();
+    let targets = TensorData::new(targets, [rows * scored, 1]);
+    let targets = Tensor::<B, 2, Int>::from_data(targets, (&decoder.device, DType::I32));
+    log_softmax(logits, 1).gather(1, targets).sum().neg()
 }
 
 /// Every `of`-th batch, from `index` on.
@@ -44,10 +103,11 @@ pub struct Share {
     pub of: usize,
 }
 
-/// As `mean_loss`, over a share of the batches: the sum of the losses of its tokens, and how many they are.
+/// Loss over a share of the whole sequences of `dataset`, `batch` at a time in their order: the sum of the losses of its
+/// tokens, and how many they are. `max_batches` 0 means all of them.
 ///
 /// # Errors
-/// As `mean_loss`.
+/// A data set shorter than one sequence.
 pub fn loss_of_share<B: DecoderBackend>(
     decoder: &Decoder<B>,
     weights: &Buffers<B>,

@@ -4,3 +4,5 @@ pub mod execute;
 pub mod exercises;
 pub mod generate;
 pub mod loss;
+pub mod text;
+pub mod windows;

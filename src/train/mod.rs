@@ -1,5 +1,6 @@
 //! Training: the step, the schedule, loss scaling, and the run around them.
 
+pub mod facts;
 pub mod input;
 pub mod loss_scale;
 mod overview;

@@ -47,6 +47,19 @@ pub struct LoopState {
     pub data: String,
 }
 
+impl LoopState {
+    /// Reads a checkpoint's state.json.
+    ///
+    /// # Errors
+    /// No such file, or another one of that name.
+    pub fn read(checkpoint: &Path) -> Result<Self> {
+        let path = checkpoint.join(STATE);
+        let json = fs::read(&path).map_err(Error::io("read", &path))?;
+        serde_json::from_slice(&json)
+            .map_err(|error| Error::file(&path, format!("is not the state of a run: {error}; take another checkpoint")))
+    }
+}
+
 /// Writes a whole checkpoint of step `state.step`, or leaves none. All ranks call it: each writes the optimizer state that
 /// it owns, the first one all else; they share the file system.
 ///
@@ -139,10 +152,7 @@ pub fn load<B: DecoderBackend>(
     config: &Config,
     replica: &Replica,
 ) -> Result<(TrainState<B>, LoopState)> {
-    let path = checkpoint.join(STATE);
-    let json = fs::read(&path).map_err(Error::io("read", &path))?;
-    let loop_state: LoopState = serde_json::from_slice(&json)
-        .map_err(|error| Error::file(&path, format!("is not the state of a run: {error}; take another checkpoint")))?;
+    let loop_state = LoopState::read(checkpoint)?;
     let (model, weights) = load_model(&checkpoint.join("model"))?;
     if model.architecture != decoder.arch {
         return Err(Error::file(

@@ -2,7 +2,7 @@
 //!
 //! Two forms are in use: microsoft/phi-1's own, with `partial_rotary_factor` and `rope_theta` at top level, and that of
 //! transformers 5, with both inside `rope_parameters`. What is absent has the default of transformers' PhiConfig
-//! (models/phi/configuration_phi.py).
+//! (models/phi/configuration_phi.py). `config_older` puts what Microsoft wrote before that into the same keys.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
-use super::CONFIG_FILE;
+use super::{CONFIG_FILE, config_older};
 use crate::checkpoint::element;
 use crate::error::{Error, Result};
 use crate::model::architecture::Architecture;
@@ -52,7 +52,9 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig> {
     let json: Value = serde_json::from_slice(&text)
         .map_err(|error| Error::file(&path, format!("is not JSON ({error}): expected a Hugging Face config")))?;
     let found = match &json {
-        Value::Object(keys) => Keys(keys).config(),
+        Value::Object(keys) => {
+            config_older::translated(keys).and_then(|translated| Keys(translated.as_ref().unwrap_or(keys)).config())
+        }
         _ => Err("is not a JSON object: expected a Hugging Face config".to_string()),
     };
     let config = found.map_err(|what| Error::file(&path, what))?;
@@ -61,7 +63,7 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig> {
 }
 
 /// What is wrong, in words; the caller adds the file's name.
-type Found<T> = std::result::Result<T, String>;
+pub(super) type Found<T> = std::result::Result<T, String>;
 
 struct Keys<'a>(&'a Map<String, Value>);
 
@@ -83,7 +85,12 @@ impl Keys<'_> {
     fn refuse_other_models(&self) -> Found<()> {
         match self.get("model_type") {
             Some(Value::String(name)) if name == "phi" => {}
-            Some(other) => return Err(format!("model_type is {other}: only \"phi\" can be loaded")),
+            Some(other) => {
+                return Err(format!(
+                    "model_type is {other}: only \"phi\" (or Microsoft's earlier \"mixformer-sequential\", \"phi-msft\") \
+                     can be loaded"
+                ));
+            }
             None => return Err("model_type is missing: expected \"phi\"".to_string()),
         }
         for (key, meaning) in [

@@ -50,7 +50,7 @@ pub fn write_config(dir: &Path, architecture: &Architecture, extras: &ConfigExtr
         Error::input(format!("a model's weights are F32, F16 or BF16, found {}: convert them first", extras.dtype))
     })?;
     let Architecture { layers, hidden, heads, mlp, vocab, rope_theta, norm_eps, context, .. } = *architecture;
-    let factor = partial_rotary_factor(architecture);
+    let factor = rotary_factor(architecture.rotary_dim, architecture.head_dim());
     let config = json!({
         "architectures": ["PhiForCausalLM"],
         "attention_dropout": extras.attention_dropout,
@@ -92,10 +92,9 @@ pub fn write_config(dir: &Path, architecture: &Architecture, extras: &ConfigExtr
 }
 
 /// The factor that gives back exactly `rotary_dim` when transformers truncates head_dim x factor.
-fn partial_rotary_factor(architecture: &Architecture) -> f64 {
-    let head_dim = architecture.head_dim() as f64;
-    let factor = architecture.rotary_dim as f64 / head_dim;
-    if (head_dim * factor) as usize == architecture.rotary_dim { factor } else { factor.next_up() }
+pub(super) fn rotary_factor(rotary_dim: usize, head_dim: usize) -> f64 {
+    let factor = rotary_dim as f64 / head_dim as f64;
+    if (head_dim as f64 * factor) as usize == rotary_dim { factor } else { factor.next_up() }
 }
 
 #[cfg(test)]
@@ -136,8 +135,7 @@ mod tests {
     fn every_rotary_dimension_survives_the_truncation() {
         for head_dim in 1..=512 {
             for rotary_dim in (0..=head_dim).step_by(2) {
-                let architecture = Architecture { rotary_dim, ..Architecture::phi(1, head_dim, 1, 8, 8) };
-                let factor = partial_rotary_factor(&architecture);
+                let factor = rotary_factor(rotary_dim, head_dim);
                 assert_eq!((head_dim as f64 * factor) as usize, rotary_dim, "{head_dim}");
                 assert!(factor <= 1.0);
             }

@@ -1,12 +1,15 @@
 //! Reading the weights of a Hugging Face directory, in one file or in shards.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use serde::Deserialize;
 
+use super::weight_layout::Source;
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::checkpoint::element;
 use crate::checkpoint::tensor_file::TensorFile;
@@ -15,6 +18,12 @@ use crate::error::{Error, Result};
 /// Endings of tensors that some exports carry and that no model needs: they are computed from the configuration.
 const BUFFERS: [&str; 4] =
     ["rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"];
+
+/// What to do about weights that are pickled: they can run code when they are loaded, so we do not.
+const CONVERT: &str = "only pytorch_model.bin is there, a pickle; write it as safetensors there, in Python: import torch, \
+    safetensors.torch; w = torch.load(\"pytorch_model.bin\", map_location=\"cpu\", weights_only=True); \
+    safetensors.torch.save_file({k: v.clone() for k, v in w.items()}, \"model.safetensors\"); or, where transformers loads \
+    the model, with its save_pretrained";
 
 /// The weights of a model directory, memory-mapped.
 #[derive(Debug)]
@@ -45,11 +54,7 @@ impl WeightsReader {
             return Self::open_shards(dir, &index);
         }
         let pickled = dir.join("pytorch_model.bin").is_file() || dir.join("pytorch_model.bin.index.json").is_file();
-        let hint = if pickled {
-            "only pytorch_model.bin is there: save it again with save_pretrained(..., safe_serialization=True)"
-        } else {
-            "name a directory that holds the model's weights"
-        };
+        let hint = if pickled { CONVERT } else { "name a directory that holds the model's weights" };
         Err(Error::file(dir, format!("has no weights: expected {SINGLE_FILE} or {INDEX_FILE}; {hint}")))
     }
 
@@ -158,6 +163,44 @@ impl WeightsReader {
     /// Converts a tensor to f32; `out` has as many elements as the tensor.
     pub fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<()> {
         self.file(name)?.read_f32(name, out)
+    }
+
+    /// Converts what `source` names to f32; `out` has as many elements. The source's shape was checked before.
+    pub fn read_source(&self, source: &Source, out: &mut [f32]) -> Result<()> {
+        let (dtype, mut rest) = (self.dtype(&source.name)?, out);
+        for piece in &source.pieces {
+            let (part, behind) = rest.split_at_mut(piece.len());
+            element::decode_f32(dtype, self.piece(source, dtype, piece)?, part)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// What `source` names as little-endian elements of `dtype`: straight from the memory map where the file has them so.
+    ///
+    /// # Errors
+    /// A value that is too large for `dtype`.
+    pub fn encoded(&self, source: &Source, dtype: Dtype) -> Result<Cow<'_, [u8]>> {
+        let stored = self.dtype(&source.name)?;
+        if stored == dtype {
+            if let [piece] = &source.pieces[..] {
+                return self.piece(source, stored, piece).map(Cow::Borrowed);
+            }
+            let pieces = source.pieces.iter().map(|piece| self.piece(source, stored, piece));
+            return Ok(Cow::Owned(pieces.collect::<Result<Vec<_>>>()?.concat()));
+        }
+        let mut values = vec![0.0; source.pieces.iter().map(Range::len).sum()];
+        self.read_source(source, &mut values)?;
+        let encoded = element::encode_f32(&values, dtype);
+        encoded
+            .map(|bytes| Cow::Owned(bytes.into_owned()))
+            .map_err(|error| Error::file(&self.dir, format!("tensor {}: {error}", source.name)))
+    }
+
+    fn piece(&self, source: &Source, dtype: Dtype, piece: &Range<usize>) -> Result<&[u8]> {
+        let size = dtype.bitsize() / 8;
+        let bytes = self.bytes(&source.name)?.get(piece.start * size..piece.end * size);
+        bytes.ok_or_else(|| Error::file(&self.dir, format!("tensor {} is shorter than its model needs", source.name)))
     }
 
     fn holding(&self, name: &str) -> Option<&TensorFile> {

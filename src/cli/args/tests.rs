@@ -50,7 +50,9 @@ fn commands_of_the_design_parse() {
         "trainer evaluate --model m --data d --batch 4 --seq-len 128 --max-batches 3 --json",
         "trainer logits --model m --tokens t.bin --seq-len 64 --out l.safetensors",
         "trainer generate --model m --prompt x --temperature 0.8 --top-p 0.95 --top-k 40 --seed 1 --samples 2 --json",
+        "trainer evaluate --model m --text - --stride 64",
         "trainer export r --out d --dtype fp16",
+        "trainer export r --out d --shard-size 500MB --json",
         "trainer estimate --preset phi-1 --precision bf16 --micro-batch 4 --accumulate 2 --devices 8 --json",
         "trainer devices --json --device 1",
         "trainer bench --hidden 128 --layers 4 --heads 2 --vocab 2048 --seq 256 --micro-batch 4 --accumulate 1 \
@@ -86,5 +88,22 @@ fn wrong_usage_is_refused() {
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn sizes_in_bytes_are_transformers_sizes() {
+    for (text, bytes) in [
+        ("5GB", 5_000_000_000),
+        ("500MB", 500_000_000),
+        ("2GiB", 2 << 30),
+        ("1.5kb", 1500),
+        ("10", 10),
+        (" 7 MB ", 7_000_000),
+    ] {
+        assert_eq!(byte_size(text), Ok(bytes), "{text}");
+    }
+    for text in ["", "0", "0GB", "-1GB", "5 parsecs", "GB", "NaN"] {
+        assert!(byte_size(text).is_err(), "{text}");
     }
 }

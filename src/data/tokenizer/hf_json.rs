@@ -74,7 +74,8 @@ fn tokenizer_json(vocab: Map<String, Value>, merges: Vec<Value>, added: Vec<Valu
     })
 }
 
-/// The tokenizer_config.json that makes AutoTokenizer read tokenizer.json as it stands.
+/// The tokenizer_config.json that makes AutoTokenizer read tokenizer.json as it stands. The longest input is the model's
+/// to say; phi takes no token_type_ids, which transformers 4 would otherwise hand to `generate`.
 pub fn config_json(end_of_text: &str) -> Value {
     json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -83,7 +84,7 @@ pub fn config_json(end_of_text: &str) -> Value {
         "unk_token": end_of_text,
         "add_prefix_space": false,
         "clean_up_tokenization_spaces": false,
-        "model_max_length": 2048,
+        "model_input_names": ["input_ids", "attention_mask"],
     })
 }
 
