@@ -240,7 +240,8 @@ fn a_card_tells_what_the_run_knows_of_itself() {
         (Some(32), Some("<|endoftext|>"))
     );
 
-    // The checkpoint's model directory itself knows the same; the card goes on with the model; a bare model has no history.
+    // The checkpoint's model directory itself knows the same; the card goes on with the model; a bare model has no
+    // history.
     let export = |out: &str, from: &Path| {
         run(trainer("export --out").arg(place.path(out)).arg(from)).success();
         fs::read_to_string(place.path(out).join("README.md")).unwrap()

@@ -67,9 +67,9 @@ impl ModelFiles {
         Ok(host)
     }
 
-    /// Writes the weights into `dir` under today's names, in `dtype`, in files of at most `max_shard_bytes`. Goes from the
-    /// memory map to the disk a tensor at a time: no more memory than the largest tensor. `written` is called with the
-    /// parameters of each tensor as its turn comes.
+    /// Writes the weights into `dir` under today's names, in `dtype`, in files of at most `max_shard_bytes`. Goes from
+    /// the memory map to the disk a tensor at a time: no more memory than the largest tensor. `written` is called with
+    /// the parameters of each tensor as its turn comes.
     ///
     /// # Errors
     /// A value that is too large for `dtype`, and what the disk refuses.

@@ -210,9 +210,9 @@ pub struct EvaluateArgs {
     pub seq_len: Option<usize>,
     /// Tokens from a window to the next [default: --seq-len, so that none overlap]
     ///
-    /// Every token but the first is scored once. With a smaller stride each has at least T - stride tokens of context, as in
-    /// transformers' guide to perplexity. Without --stride, tokens behind the last whole window of a prepared folder or a
-    /// shard are left out, as in the validation of a run; those of a text are scored in a shorter window.
+    /// Every token but the first is scored once. With a smaller stride each has at least T - stride tokens of context,
+    /// as in transformers' guide to perplexity. Without --stride, tokens behind the last whole window of a prepared
+    /// folder or a shard are left out, as in the validation of a run; those of a text are scored in a shorter window.
     #[arg(long, value_name = "TOKENS", value_parser = positive)]
     pub stride: Option<usize>,
     /// Stop after this many batches [default: all of the data]

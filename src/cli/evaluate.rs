@@ -120,8 +120,8 @@ impl Given {
             highest if highest >= vocab => Err(Error::file(
                 &args.model,
                 format!(
-                    "its tokenizer makes the id {highest} of this text, but its vocabulary has only {vocab} ids: put the \
-                     tokenizer.json there that it was trained with"
+                    "its tokenizer makes the id {highest} of this text, but its vocabulary has only {vocab} ids: put \
+                     the tokenizer.json there that it was trained with"
                 ),
             )),
             _ => Ok(()),

@@ -103,8 +103,8 @@ pub struct Share {
     pub of: usize,
 }
 
-/// Loss over a share of the whole sequences of `dataset`, `batch` at a time in their order: the sum of the losses of its
-/// tokens, and how many they are. `max_batches` 0 means all of them.
+/// Loss over a share of the whole sequences of `dataset`, `batch` at a time in their order: the sum of the losses of
+/// its tokens, and how many they are. `max_batches` 0 means all of them.
 ///
 /// # Errors
 /// A data set shorter than one sequence.

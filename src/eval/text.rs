@@ -93,14 +93,14 @@ fn no_text(inputs: &[PathBuf], skipped: &[Skip]) -> Error {
     let reasons: String =
         skipped.iter().take(3).map(|skip| format!("; {}: {}", skip.path.display(), skip.reason)).collect();
     Error::input(format!(
-        "no text found in {}: expected a folder that `trainer prepare` wrote, token shards (.bin), or text (.py, .txt, .md, \
-         .jsonl, .parquet; a file that is named itself may have any name){reasons}",
+        "no text found in {}: expected a folder that `trainer prepare` wrote, token shards (.bin), or text (.py, .txt, \
+         .md, .jsonl, .parquet; a file that is named itself may have any name){reasons}",
         inputs.join(", ")
     ))
 }
 
-/// Bytes of the text that tokens 1 to `scored` of `dataset` stand for; end-of-text tokens are none. Exact for the built-in
-/// tokenizers; one from a file is asked for whole documents, and forgets what its normaliser changed.
+/// Bytes of the text that tokens 1 to `scored` of `dataset` stand for; end-of-text tokens are none. Exact for the
+/// built-in tokenizers; one from a file is asked for whole documents, and forgets what its normaliser changed.
 ///
 /// # Errors
 /// A range past the end, or ids that a tokenizer from a file cannot decode.

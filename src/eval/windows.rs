@@ -11,8 +11,8 @@ pub struct Window {
     pub scored: usize,
 }
 
-/// Windows of `seq` tokens, each `stride` tokens behind the one before it, as in transformers' guide to the perplexity of
-/// models with a fixed length. Every token but the first is scored once, by the first window that reaches it: with
+/// Windows of `seq` tokens, each `stride` tokens behind the one before it, as in transformers' guide to the perplexity
+/// of models with a fixed length. Every token but the first is scored once, by the first window that reaches it: with
 /// `stride` equal to `seq` the windows do not overlap, with a smaller one each token but the first `seq` has at least
 /// `seq - stride` tokens of context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// `tail`: what is left over behind the last whole window is scored too, in a shorter one. Without it the windows are
-    /// those of a run's validation (`Sampler::in_order`).
+    /// `tail`: what is left over behind the last whole window is scored too, in a shorter one. Without it the windows
+    /// are those of a run's validation (`Sampler::in_order`).
     ///
     /// # Errors
     /// A stride of 0 or above `seq`, or too few tokens for one window.
@@ -40,8 +40,8 @@ impl Windows {
         let needed = if tail { 1 } else { seq as u64 };
         if targets < needed {
             return Err(Error::input(format!(
-                "expected at least {} tokens (a token is scored after the one before it), found {tokens}: use more data, \
-                 or a shorter sequence length",
+                "expected at least {} tokens (a token is scored after the one before it), found {tokens}: use more \
+                 data, or a shorter sequence length",
                 needed + 1
             )));
         }

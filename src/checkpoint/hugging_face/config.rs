@@ -87,8 +87,8 @@ impl Keys<'_> {
             Some(Value::String(name)) if name == "phi" => {}
             Some(other) => {
                 return Err(format!(
-                    "model_type is {other}: only \"phi\" (or Microsoft's earlier \"mixformer-sequential\", \"phi-msft\") \
-                     can be loaded"
+                    "model_type is {other}: only \"phi\" (or Microsoft's earlier \"mixformer-sequential\", \
+                     \"phi-msft\") can be loaded"
                 ));
             }
             None => return Err("model_type is missing: expected \"phi\"".to_string()),

@@ -59,7 +59,8 @@ pub fn translated(own: &Map<String, Value>) -> Found<Option<Map<String, Value>>>
     Ok(Some(config))
 }
 
-/// mixformer-sequential describes its blocks; phi-1's are {"block_cls": "parallel", "mixer": {}, "mlp": {"mlp_cls": "mlp"}}.
+/// mixformer-sequential describes its blocks. phi-1's are
+/// `{"block_cls": "parallel", "mixer": {}, "mlp": {"mlp_cls": "mlp"}}`.
 fn check_architecture(architecture: &Value) -> Found<()> {
     let odd = |key: &str, value: &Value| {
         Err(format!("{key} is {value}: only phi-1's parallel block with its plain attention and MLP is supported"))

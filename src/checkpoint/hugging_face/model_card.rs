@@ -23,8 +23,8 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
-    /// The file: YAML that the Hub reads (github.com/huggingface/hub-docs, modelcard.md), then Markdown. A license is for
-    /// whoever publishes the model to add.
+    /// The file: YAML that the Hub reads (github.com/huggingface/hub-docs, modelcard.md), then Markdown. A license is
+    /// for whoever publishes the model to add.
     pub fn text(&self) -> String {
         let mut text = String::from(
             "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- phi\n- code\n- trainer\n---\n\n",
@@ -33,8 +33,8 @@ impl ModelCard {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "# {name}\n\nA decoder-only transformer of {} parameters, with the architecture of phi-1 (`PhiForCausalLM`): \
-             transformers loads it without remote code.\n\n```python\n{}```\n",
+            "# {name}\n\nA decoder-only transformer of {} parameters, with the architecture of phi-1 \
+             (`PhiForCausalLM`): transformers loads it without remote code.\n\n```python\n{}```\n",
             self.parameters,
             self.snippet()
         );

@@ -20,10 +20,11 @@ const BUFFERS: [&str; 4] =
     ["rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"];
 
 /// What to do about weights that are pickled: they can run code when they are loaded, so we do not.
-const CONVERT: &str = "only pytorch_model.bin is there, a pickle; write it as safetensors there, in Python: import torch, \
-    safetensors.torch; w = torch.load(\"pytorch_model.bin\", map_location=\"cpu\", weights_only=True); \
-    safetensors.torch.save_file({k: v.clone() for k, v in w.items()}, \"model.safetensors\"); or, where transformers loads \
-    the model, with its save_pretrained";
+const CONVERT: &str = "only pytorch_model.bin is there, a pickle; write it as safetensors there, in Python: \
+    import torch, safetensors.torch; \
+    w = torch.load(\"pytorch_model.bin\", map_location=\"cpu\", weights_only=True); \
+    safetensors.torch.save_file({k: v.clone() for k, v in w.items()}, \"model.safetensors\"); \
+    or, where transformers loads the model, with its save_pretrained";
 
 /// The weights of a model directory, memory-mapped.
 #[derive(Debug)]
@@ -176,7 +177,8 @@ impl WeightsReader {
         Ok(())
     }
 
-    /// What `source` names as little-endian elements of `dtype`: straight from the memory map where the file has them so.
+    /// What `source` names as little-endian elements of `dtype`: straight from the memory map where the file has them
+    /// so.
     ///
     /// # Errors
     /// A value that is too large for `dtype`.

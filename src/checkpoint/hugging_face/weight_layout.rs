@@ -1,8 +1,8 @@
 //! Where a checkpoint keeps each tensor of ours: today's names, and three older layouts of phi's weights.
 //!
 //! Sources: Microsoft's modeling_mixformer_sequential.py (phi-1, September 2023) and modeling_phi.py (model_type
-//! phi-msft), whose `Wqkv` is split as "(three h d)"; transformers' convert_phi_weights_to_hf.py, which turns those rows
-//! into [heads, 3, head_dim] for the `query_key_value` of its version 4.36.
+//! phi-msft), whose `Wqkv` is split as "(three h d)"; transformers' convert_phi_weights_to_hf.py, which turns those
+//! rows into [heads, 3, head_dim] for the `query_key_value` of its version 4.36.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -74,8 +74,8 @@ fn tokenizer_json(vocab: Map<String, Value>, merges: Vec<Value>, added: Vec<Valu
     })
 }
 
-/// The tokenizer_config.json that makes AutoTokenizer read tokenizer.json as it stands. The longest input is the model's
-/// to say; phi takes no token_type_ids, which transformers 4 would otherwise hand to `generate`.
+/// The tokenizer_config.json that makes AutoTokenizer read tokenizer.json as it stands. The longest input is the
+/// model's to say; phi takes no token_type_ids, which transformers 4 would otherwise hand to `generate`.
 pub fn config_json(end_of_text: &str) -> Value {
     json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
