@@ -6,6 +6,7 @@ mod cuda;
 mod demo;
 mod golden;
 mod gradients;
+mod humaneval;
 mod memory;
 mod parallel;
 mod parity;

@@ -9,6 +9,7 @@ mod estimate;
 mod evaluate;
 mod export;
 mod generate;
+mod humaneval;
 mod logits;
 mod model;
 mod prepare;
@@ -61,6 +62,7 @@ fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Evaluate(args) => evaluate::run(&args, global),
         Command::Logits(args) => logits::run(&args, global),
         Command::Generate(args) => generate::run(&args, global),
+        Command::Humaneval(args) => humaneval::run(&args),
         Command::Export(args) => export::run(&args, global),
         Command::Estimate(args) => estimate::run(&args, global),
         Command::Devices(args) => devices::run(&args, global),

@@ -3,4 +3,5 @@
 pub mod execute;
 pub mod exercises;
 pub mod generate;
+pub mod humaneval;
 pub mod loss;
