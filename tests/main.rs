@@ -9,6 +9,7 @@ mod exchange;
 mod generate;
 mod golden;
 mod gradients;
+mod humaneval;
 mod memory;
 mod parallel;
 mod parity;

@@ -75,6 +75,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Write the built-in exercises: a corpus to train on, and problems that are not in it
     Exercises(ExercisesArgs),
+    /// Score HumanEval samples by running them, confined: pass@k
+    Humaneval(HumanevalArgs),
     /// Write a run, checkpoint or model as a Hugging Face directory
     Export(ExportArgs),
     /// Tell parameters, FLOPs and memory of a configuration, without training
@@ -326,6 +328,28 @@ pub struct ExercisesArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Print the counts as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct HumanevalArgs {
+    /// The problems: HumanEval.jsonl, or .jsonl.gz
+    #[arg(long, value_name = "FILE")]
+    pub problems: PathBuf,
+    /// Samples to score: lines {"task_id", "completion"}, .jsonl or .jsonl.gz
+    #[arg(long, value_name = "FILE")]
+    pub score: PathBuf,
+    /// Results file; what it holds already is not run again [default: the samples file's name with _results.jsonl behind it]
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub out: Option<PathBuf>,
+    /// Samples that run at a time [default: as many as there are cores]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub jobs: Option<usize>,
+    /// Seconds that a sample may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
+    pub timeout: f64,
+    /// Print {"pass@1", "pass@10", "pass@100", ...}, those that the samples allow, as one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -3,6 +3,7 @@
 pub mod execute;
 pub mod exercises;
 pub mod generate;
+pub mod humaneval;
 pub mod loss;
 pub mod text;
 pub mod windows;
