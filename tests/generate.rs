@@ -74,7 +74,7 @@ fn check_tokens<B: DecoderBackend>(device: &B::Device) {
         [3, 9, 1, 30, 24, 12].into_iter().enumerate().map(|(i, count)| tokens(count, i as u64)).collect();
     let generate = |sampling: Sampling, batch: usize, cache: bool| {
         let end_of_text = None;
-        let generation = Generation { max_tokens: 28, end_of_text, sampling, batch, cache };
+        let generation = Generation { max_tokens: 28, end_of_text, sampling, streams: Vec::new(), batch, cache };
         let mut heard = vec![Vec::new(); prompts.len()];
         let (completions, pace) = complete(&decoder, &weights, &prompts, &generation, |i, token| {
             heard[i].push(token);
@@ -109,7 +109,8 @@ fn an_end_of_text_ends_a_completion_and_frees_its_place() {
     let prompts: Vec<Vec<u32>> = (0..5).map(|i| tokens(4, i)).collect();
     let generate = |end_of_text| {
         let sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
-        let generation = Generation { max_tokens: 12, end_of_text, sampling, batch: 2, cache: true };
+        let generation =
+            Generation { max_tokens: 12, end_of_text, sampling, streams: Vec::new(), batch: 2, cache: true };
         complete(&decoder, &weights, &prompts, &generation, |_, _| Next::Continue).unwrap().0
     };
     let whole = generate(None);
@@ -163,7 +164,10 @@ fn several_prompts_and_stop_strings() {
     let text = |object: &serde_json::Value, i: usize| object["completions"][i]["text"].as_str().unwrap().to_owned();
     assert_eq!(whole["completions"].as_array().unwrap().len(), 2);
     assert_eq!(whole["completions"][1]["prompt"], "def b(");
-    assert!(whole["tokens_per_s"].as_f64().unwrap() > 0.0 && whole["pace"]["prompt_tokens"].as_u64() >= Some(19), "{whole}");
+    assert!(
+        whole["tokens_per_s"].as_f64().unwrap() > 0.0 && whole["pace"]["prompt_tokens"].as_u64() >= Some(19),
+        "{whole}"
+    );
     assert_eq!(generate(&["--no-cache", "--prompt", "def a(x, y):\n"])["completions"][0]["text"], text(&whole, 0));
     assert_eq!(generate(&["--batch", "1", "--prompt", "def b("])["completions"][0]["text"], text(&whole, 1));
 

@@ -317,3 +317,45 @@ fn humaneval_itself() {
     let empty = score("empty.jsonl", &|_| "    pass\n".to_string());
     assert_eq!((&empty["passed"], &empty["samples"], &empty["pass@1"]), (&json!(0), &json!(164), &json!(0.0)));
 }
+
+#[test]
+fn samples_of_a_model_are_made_once_and_scored() {
+    if !has_python("scoring a model's samples") {
+        return;
+    }
+    let (model, place) = (crate::support::Place::new(), Place::new(3));
+    run(&mut model.train("run", "train.steps=20")).success();
+    let command = |options: &str, out: &str| {
+        let mut command = trainer(&format!("humaneval --json --max-tokens 24 --temperature 0.8 {options} --model"));
+        command.arg(model.path("run")).arg("--problems").arg(place.path("problems.jsonl"));
+        command.arg("--out").arg(place.path(out));
+        command
+    };
+    let report = run(&mut command("--samples 2", "a.jsonl")).success().json();
+    assert_eq!((&report["finished"], &report["samples"]), (&json!(true), &json!(6)), "{report}");
+    let lines = |name: &str| -> Vec<Value> {
+        let text = fs::read_to_string(place.path(name)).unwrap();
+        let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.sort_by_key(Value::to_string);
+        lines
+    };
+    let whole = lines("a.jsonl");
+    assert!(whole.iter().all(|line| line["seed"] == 0 && line["temperature"] == 0.8), "{whole:?}");
+    // Done, nothing is added; torn, it is made whole; one at a time, nothing else comes out.
+    assert_eq!(run(&mut command("--samples 2", "a.jsonl")).success().json()["tokens"], 0);
+    let bytes = fs::read(place.path("a.jsonl")).unwrap();
+    fs::write(place.path("a.jsonl"), &bytes[..bytes.len() - 9]).unwrap();
+    run(&mut command("--samples 2", "a.jsonl")).success();
+    assert_eq!(lines("a.jsonl"), whole);
+    run(&mut command("--samples 1 --batch 1", "b.jsonl")).success();
+    run(&mut command("--samples 2 --batch 1", "b.jsonl")).success();
+    assert_eq!(lines("b.jsonl"), whole);
+    run(&mut command("--samples 2 --seed 1", "a.jsonl")).error(2, &["seed"]);
+    run(&mut command("--samples 2 --seed 1", "c.jsonl")).success();
+    assert_ne!(lines("c.jsonl"), whole);
+
+    let scored = run(&mut place.command("--json", "a.jsonl")).success().json();
+    assert_eq!((&scored["samples"], &scored["problems"]), (&json!(6), &json!(3)), "{scored}");
+    let mut neither = trainer("humaneval --problems");
+    run(neither.arg(place.path("problems.jsonl"))).error(2, &["--model"]);
+}

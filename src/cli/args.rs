@@ -75,7 +75,7 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Write the built-in exercises: a corpus to train on, and problems that are not in it
     Exercises(ExercisesArgs),
-    /// Score HumanEval samples by running them, confined: pass@k
+    /// Sample HumanEval's problems, or score samples by running them, confined: pass@k
     Humaneval(HumanevalArgs),
     /// Write a run, checkpoint or model as a Hugging Face directory
     Export(ExportArgs),
@@ -337,12 +337,41 @@ pub struct HumanevalArgs {
     /// The problems: HumanEval.jsonl, or .jsonl.gz
     #[arg(long, value_name = "FILE")]
     pub problems: PathBuf,
+    /// Model to sample: a Hugging Face directory, a checkpoint or a run
+    #[arg(long, value_name = "MODEL", conflicts_with = "score", required_unless_present = "score")]
+    pub model: Option<PathBuf>,
     /// Samples to score: lines {"task_id", "completion"}, .jsonl or .jsonl.gz
     #[arg(long, value_name = "FILE")]
-    pub score: PathBuf,
-    /// Results file; what it holds already is not run again [default: the samples file's name with _results.jsonl behind it]
+    pub score: Option<PathBuf>,
+    /// File for the samples, or for the results [default: the samples file's name with _results.jsonl behind it]; what it holds
+    /// already is not made again
     #[arg(long, value_name = "FILE.jsonl")]
     pub out: Option<PathBuf>,
+    /// Samples of each problem
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, help_heading = "Sampling")]
+    pub samples: usize,
+    /// 0 takes the likeliest token each time; higher is more varied
+    #[arg(long, value_name = "X", default_value_t = 0.2, value_parser = temperature, help_heading = "Sampling")]
+    pub temperature: f64,
+    /// Sample from the likeliest tokens that make up this probability, above 0 to 1
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = top_p, help_heading = "Sampling")]
+    pub top_p: f64,
+    /// Sample from this many likeliest tokens [default: all]
+    #[arg(long, value_name = "K", value_parser = positive, help_heading = "Sampling")]
+    pub top_k: Option<usize>,
+    /// Tokens of a sample, at most
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive, help_heading = "Sampling")]
+    pub max_tokens: usize,
+    /// Seed of the sampling
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
+    pub seed: u64,
+    /// Samples that are made at a time
+    #[arg(long, value_name = "N", default_value_t = crate::eval::generate::Generation::BATCH, value_parser = positive,
+          help_heading = "Sampling")]
+    pub batch: usize,
+    /// Number format of weights and cache
+    #[arg(long, value_enum, default_value = "fp32", help_heading = "Sampling")]
+    pub precision: Precision,
     /// Samples that run at a time [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub jobs: Option<usize>,

@@ -145,6 +145,7 @@ impl Task for Solve<'_> {
             max_tokens: MAX_TOKENS,
             end_of_text: Some(self.tokenizer.end_of_text()),
             sampling: Sampling::GREEDY,
+            streams: Vec::new(),
             batch: Generation::BATCH,
             cache: true,
         };

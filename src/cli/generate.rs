@@ -110,6 +110,7 @@ impl Task for Generate<'_> {
             max_tokens: args.max_tokens,
             end_of_text: Some(tokenizer.end_of_text()),
             sampling: Sampling { temperature: args.temperature, top_p: args.top_p, top_k: args.top_k, seed: args.seed },
+            streams: Vec::new(),
             batch: args.batch,
             cache: !args.no_cache,
         };

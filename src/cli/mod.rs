@@ -67,7 +67,7 @@ fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Logits(args) => logits::run(&args, global),
         Command::Generate(args) => generate::run(&args, global),
         Command::Exercises(args) => exercises::run(&args),
-        Command::Humaneval(args) => humaneval::run(&args),
+        Command::Humaneval(args) => humaneval::run(&args, global),
         Command::Export(args) => export::run(&args, global),
         Command::Estimate(args) => estimate::run(&args, global),
         Command::Devices(args) => devices::run(&args, global),

@@ -51,6 +51,7 @@ fn commands_of_the_design_parse() {
         "trainer logits --model m --tokens t.bin --seq-len 64 --out l.safetensors",
         "trainer generate --model m --prompt x --temperature 0.8 --top-p 0.95 --top-k 40 --seed 1 --samples 2 --json",
         "trainer evaluate --model m --text - --stride 64",
+        "trainer humaneval --problems p.jsonl --model m --samples 20 --temperature 0.8 --top-p 0.95 --out s.jsonl --precision fp16",
         "trainer humaneval --problems p.jsonl.gz --score s.jsonl --out r.jsonl --jobs 2 --timeout 3 --json",
         "trainer export r --out d --dtype fp16",
         "trainer export r --out d --shard-size 500MB --json",

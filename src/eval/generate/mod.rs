@@ -18,13 +18,15 @@ use crate::error::{Error, Result};
 use crate::model::{Buffers, Decoder};
 
 /// How completions are made.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
     /// Of each prompt, at most.
     pub max_tokens: usize,
     /// The token that ends a completion.
     pub end_of_text: Option<u32>,
     pub sampling: Sampling,
+    /// Of each prompt: what its random numbers depend on beside the seed. Empty: its index.
+    pub streams: Vec<u64>,
     /// Sequences at a time: as one ends, the next prompt takes its place.
     pub batch: usize,
     /// Keep keys and values; without, every token computes the whole sequence again.
@@ -86,6 +88,7 @@ impl Pace {
 struct Sequence {
     /// Index of its prompt.
     prompt: usize,
+    stream: u64,
     slot: usize,
     tokens: Vec<u32>,
     /// Tokens of the prompt.
@@ -101,7 +104,7 @@ fn window(len: usize, context: usize) -> Range<usize> {
 
 /// Continues each prompt. `sampled` is called with each prompt's index and each token that it got, end of text aside.
 ///
-/// What a sequence gets depends on the seed, its prompt's index and its tokens, whatever is computed beside it.
+/// What a sequence gets depends on the seed, its stream and its tokens, whatever is computed beside it.
 ///
 /// # Errors
 /// A prompt without tokens.
@@ -116,6 +119,7 @@ pub fn complete<B: DecoderBackend>(
         return Err(Error::input("the prompt is empty: give at least one token of text"));
     }
     let Generation { max_tokens, end_of_text, sampling, cache, .. } = *generation;
+    assert!(generation.streams.is_empty() || generation.streams.len() == prompts.len(), "a stream for each prompt");
     let context = decoder.arch.context;
     let slots = generation.batch.clamp(1, prompts.len().max(1));
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(1) + max_tokens;
@@ -128,7 +132,8 @@ pub fn complete<B: DecoderBackend>(
     loop {
         while let Some(slot) = free.pop() {
             let Some((prompt, tokens)) = waiting.next() else { break };
-            live.push(Sequence { prompt, slot, tokens: tokens.clone(), given: tokens.len() });
+            let stream = generation.streams.get(prompt).copied().unwrap_or(prompt as u64);
+            live.push(Sequence { prompt, stream, slot, tokens: tokens.clone(), given: tokens.len() });
         }
         if live.is_empty() {
             break;
@@ -184,7 +189,7 @@ fn row(sequence: &Sequence, context: usize) -> Row<'_> {
 /// The randomness of a sequence's next token.
 fn draw(sampling: Sampling, sequence: &Sequence) -> u64 {
     let round = (sequence.tokens.len() - sequence.given) as u64;
-    mix64(mix64(sampling.seed ^ mix64(sequence.prompt as u64)) ^ round)
+    mix64(mix64(sampling.seed ^ mix64(sequence.stream)) ^ round)
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
-//! `trainer humaneval`
+//! `trainer humaneval --score`
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use super::args::HumanevalArgs;
-use super::{print, print_json};
+use super::Progress;
+use crate::cli::args::HumanevalArgs;
+use crate::cli::{print, print_json};
 use crate::error::{Error, Result};
 use crate::eval::execute::Python;
 use crate::eval::humaneval::pass_at_k::KS;
@@ -20,18 +19,17 @@ use crate::report::table::{Align, Table};
 use crate::report::voice::say;
 use crate::train::stop;
 
-/// Without a terminal, a line at most this often.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Kinds of ends that have a row of their own.
 const MOST_KINDS: usize = 12;
 
-pub fn run(args: &HumanevalArgs) -> Result<()> {
+/// Runs the samples of `path`.
+pub fn run(args: &HumanevalArgs, path: &Path) -> Result<()> {
     let problems = Problems::read(&args.problems)?;
-    let samples = samples::read(&args.score, &problems)?;
+    let samples = samples::read(path, &problems)?;
     let python = Python::find().ok_or_else(|| {
         Error::failed("no Python 3 was found, which samples are run with: install it, or put python3 on the PATH")
     })?;
-    let out = args.out.clone().unwrap_or_else(|| results_beside(&args.score));
+    let out = args.out.clone().unwrap_or_else(|| results_beside(path));
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let timeout = Duration::from_secs_f64(args.timeout);
     say(&format!("Python {}; {}", python.version(), python.confinement()));
@@ -76,7 +74,7 @@ pub fn run(args: &HumanevalArgs) -> Result<()> {
 }
 
 /// As the official package names it.
-fn results_beside(samples: &std::path::Path) -> PathBuf {
+fn results_beside(samples: &Path) -> PathBuf {
     let mut name = OsString::from(samples);
     name.push("_results.jsonl");
     name.into()
@@ -107,45 +105,4 @@ fn report(score: &Score, all_problems: usize) -> String {
         };
     }
     text
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: Option<ProgressBar>,
-    all: usize,
-    last_line: Instant,
-}
-
-impl Progress {
-    fn new(all: usize) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(all as u64);
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} samples, {per_sec}, eta {eta}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar
-        });
-        Self { bar, all, last_line: Instant::now() }
-    }
-
-    fn show(&mut self, done: usize) {
-        match &self.bar {
-            // What an earlier run did says nothing about this one's speed.
-            Some(bar) if bar.position() == 0 => {
-                bar.set_position(done as u64);
-                bar.reset_eta();
-            }
-            Some(bar) => bar.set_position(done as u64),
-            None if self.last_line.elapsed() >= LINE_EVERY => {
-                say(&format!("{done}/{} samples", self.all));
-                self.last_line = Instant::now();
-            }
-            None => {}
-        }
-    }
-
-    fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }
