@@ -102,7 +102,12 @@ fn the_surroundings_are_scrubbed() {
 import os, sys
 assert os.listdir() == [], os.listdir()
 assert not {'HOME', 'PATH', 'USER', 'CARGO_MANIFEST_DIR'} & set(os.environ), os.environ
-assert sys.stdin.read() == ''
+for read in [sys.stdin.read, sys.stdin.readline, input]:
+    try:
+        read()
+    except OSError:
+        continue
+    raise ValueError('there was something to read')
 assert sys.argv == ['']
 open('note', 'w').write('x')
 import json, collections, itertools, re, random, heapq, ctypes, threading, asyncio, decimal, fractions, copy
