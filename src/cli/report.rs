@@ -1,4 +1,4 @@
-//! `trainer report`: curves of runs as one HTML file.
+//! `trainer report`: curves of runs as one HTML file, or as a live page.
 
 use std::path::PathBuf;
 
