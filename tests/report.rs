@@ -81,6 +81,8 @@ fn the_page_holds_what_a_run_wrote() {
 
     let other = run(trainer("report").arg(place.path("run")).arg("--out").arg(place.path("other.html"))).success();
     assert!(other.stdout.ends_with("other.html\n") && place.path("other.html").is_file());
+    run(trainer("report").arg(place.path("run")).arg("--png").arg(place.path("loss.png"))).success();
+    assert!(fs::read(place.path("loss.png")).unwrap().starts_with(b"\x89PNG"));
     run(trainer("report").arg(place.path("text"))).error(2, &["text: holds no run", "metrics.jsonl"]);
     run(trainer("report").arg(place.path("run")).arg("--out").arg(place.path("text"))).error(2, &["is a directory"]);
     fs::write(place.path("run/metrics.jsonl"), "{\"step\": 1}\n").unwrap();
