@@ -81,7 +81,12 @@ class Chart {
 
   options(series) {
     const { spec, view } = this;
-    const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: FONT };
+    const axis = {
+      stroke: colour("--quiet"),
+      grid: { stroke: colour("--grid"), width: 1 },
+      ticks: { show: false },
+      font: FONT,
+    };
     const [min, max] = view.zoom ?? domain(this.runs, view.axis);
     const logarithmic = view.log[spec.id];
     return {
@@ -89,12 +94,19 @@ class Chart {
       legend: { show: false },
       scales: {
         x: { time: false, min, max, range: (_, from, to) => (known(from) ? [from, to] : [min, max]) },
-        y: { ...(logarithmic ? { distr: 3, log: spec.log ?? 10 } : {}),
-          range: (_, from, to) => this.rows ?? (logarithmic ? logRange(from, to) : linearRange(from, to)) },
+        y: {
+          ...(logarithmic ? { distr: 3, log: spec.log ?? 10 } : {}),
+          range: (_, from, to) => this.rows ?? (logarithmic ? logRange(from, to) : linearRange(from, to)),
+        },
       },
       axes: [
-        { ...axis, size: 30, space: plot => (plot.width < 500 ? 58 : 78), incrs: view.axis.increments,
-          values: (_, marks, __, ___, step) => (marks.length ? view.axis.marks(marks, step) : []) },
+        {
+          ...axis,
+          size: 30,
+          space: plot => (plot.width < 500 ? 58 : 78),
+          incrs: view.axis.increments,
+          values: (_, marks, __, ___, step) => (marks.length ? view.axis.marks(marks, step) : []),
+        },
         { ...axis, size: 62, space: logarithmic ? 26 : 34, values: (_, marks) => axisMarks(spec, marks) },
       ],
       series: [{}, ...series.map(one => this.lineOf(one))],
@@ -102,7 +114,11 @@ class Chart {
         y: false,
         drag: { x: true, y: true, uni: 40, setScale: false, dist: 8 },
         // The others follow the pointer, but a drag is one chart's.
-        sync: { key: "steps", scales: ["x", null], filters: { pub: type => type === "mousemove" || type === "mouseleave" } },
+        sync: {
+          key: "steps",
+          scales: ["x", null],
+          filters: { pub: type => type === "mousemove" || type === "mouseleave" },
+        },
         focus: { prox: -1 },
         hover: { prox: 26, skip: [undefined, null] },
         points: { size: 7, width: 2 },
@@ -117,14 +133,26 @@ class Chart {
     const line = runColour(run);
     const plain = { stroke: line, width: 1.75, points: { show: false } };
     switch (kind) {
-      case "raw": return { ...plain, stroke: faint(line, 0.28), width: 1 };
-      case "skipped": return { stroke: colour("--bad"), paths: () => null, points: { show: true, space: 0, size: 7, width: 2, fill: colour("--card") } };
+      case "raw":
+        return { ...plain, stroke: faint(line, 0.28), width: 1 };
+      case "skipped":
+        return {
+          stroke: colour("--bad"),
+          paths: () => null,
+          points: { show: true, space: 0, size: 7, width: 2, fill: colour("--card") },
+        };
       case "validation": {
         const stroke = single ? runColour(1) : line;
-        return { stroke, width: 1.5, dash: [5, 4], spanGaps: true,
-          points: { show: true, space: 8, size: 6, width: 2, fill: colour("--card") } };
+        return {
+          stroke,
+          width: 1.5,
+          dash: [5, 4],
+          spanGaps: true,
+          points: { show: true, space: 8, size: 6, width: 2, fill: colour("--card") },
+        };
       }
-      default: return this.spec.stepped ? { ...plain, paths: uPlot.paths.stepped({ align: -1 }) } : plain;
+      default:
+        return this.spec.stepped ? { ...plain, paths: uPlot.paths.stepped({ align: -1 }) } : plain;
     }
   }
 
@@ -148,9 +176,12 @@ class Chart {
       made.style.background = made.style.borderColor = tint;
       return made;
     };
-    const train = single ? runColour(0) : colour("--quiet"), validation = single ? runColour(1) : colour("--quiet");
-    this.key.append(element("span", "", mark("swatch", train), "train"),
-      element("span", "", mark("swatch ring", validation), "validation"));
+    const train = single ? runColour(0) : colour("--quiet"),
+      validation = single ? runColour(1) : colour("--quiet");
+    this.key.append(
+      element("span", "", mark("swatch", train), "train"),
+      element("span", "", mark("swatch ring", validation), "validation"),
+    );
   }
 }
 
@@ -158,7 +189,9 @@ const FONT = "12px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 
 function linearRange(from, to) {
   if (!known(from)) return [0, 1];
-  return from === to ? [from - Math.abs(from || 1) / 2, to + Math.abs(to || 1) / 2] : uPlot.rangeNum(from, to, 0.06, true);
+  return from === to
+    ? [from - Math.abs(from || 1) / 2, to + Math.abs(to || 1) / 2]
+    : uPlot.rangeNum(from, to, 0.06, true);
 }
 
 // Half a tenth of the range to either side, not whole powers of ten: losses would shrink to a line.
@@ -174,5 +207,7 @@ function axisMarks(spec, marks) {
   if (spec.format === percent) return marks.map(mark => (known(mark) ? `${Number((100 * mark).toPrecision(4))}%` : ""));
   if (largest > 0 && largest < 0.01) return marks.map(mark => (known(mark) ? number(mark) : ""));
   if (spec.format === count) return marks.map(mark => (known(mark) ? count(mark) : ""));
-  return marks.map(mark => (known(mark) ? (Math.abs(mark) >= 1000 ? short(mark) : Number(mark.toPrecision(6)).toString()) : ""));
+  return marks.map(mark =>
+    known(mark) ? (Math.abs(mark) >= 1000 ? short(mark) : Number(mark.toPrecision(6)).toString()) : "",
+  );
 }

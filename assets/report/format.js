@@ -38,7 +38,13 @@ function number(value) {
   return size >= 1000 ? count(value) : Number(value.toPrecision(4)).toString();
 }
 
-const PREFIXES = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"], [1, ""]];
+const PREFIXES = [
+  [1e12, "T"],
+  [1e9, "B"],
+  [1e6, "M"],
+  [1e3, "k"],
+  [1, ""],
+];
 
 // 1.23M: three significant digits.
 function short(value) {
@@ -67,6 +73,9 @@ const when = unix => new Date(1000 * unix).toLocaleString();
 function bytes(value) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
-  while (value >= 1024 && unit + 1 < units.length) { value /= 1024; unit++; }
+  while (value >= 1024 && unit + 1 < units.length) {
+    value /= 1024;
+    unit++;
+  }
   return `${value.toFixed(unit ? 1 : 0)} ${units[unit]}`;
 }

@@ -28,13 +28,20 @@ Object.assign(Chart.prototype, {
         const i = this.series.findIndex(one => one.run === index && one.kind === kind);
         return i < 0 || !plot.series[i + 1].show ? null : this.valueAt(i, idxs);
       };
-      const main = of("plain") ?? of("smoothed"), raw = of("raw"), validation = of("validation");
+      const main = of("plain") ?? of("smoothed"),
+        raw = of("raw"),
+        validation = of("validation");
       const skipped = known(of("skipped")) && idxs.length > 0;
       if (!known(main) && !known(validation)) return;
       const swatch = element("i", "swatch");
       swatch.style.background = runColour(index);
       const name = this.runs.length > 1 ? run.name : spec.validation ? "train" : spec.title;
-      const row = element("tr", "", element("td", "", swatch, name), element("td", "", known(raw ?? main) ? spec.format(raw ?? main) : ""));
+      const row = element(
+        "tr",
+        "",
+        element("td", "", swatch, name),
+        element("td", "", known(raw ?? main) ? spec.format(raw ?? main) : ""),
+      );
       row.append(element("td", "quiet", known(raw) ? `smooth ${spec.format(main)}` : skipped ? "skipped" : ""));
       rows.push(row);
       if (known(validation)) {
@@ -74,27 +81,39 @@ Object.assign(Chart.prototype, {
       const box = over.getBoundingClientRect();
       this.plot.setCursor({ left: place(touch), top: touch.clientY - box.top }, true, true);
     };
-    over.addEventListener("touchstart", event => {
-      if (event.touches.length === 2) {
-        pinch = [...event.touches].map(touch => this.plot.posToVal(place(touch), "x")).sort((a, b) => a - b);
-      } else {
-        hover(event.touches[0]);
-      }
-    }, { passive: true });
-    over.addEventListener("touchmove", event => {
-      if (!pinch) return hover(event.touches[0]);
-      if (event.touches.length < 2) return;
-      // The two values stay under the two fingers.
-      const [a, b] = [...event.touches].map(place).sort((x, y) => x - y);
-      if (b - a < 12 || pinch[0] === pinch[1]) return;
-      const scale = (pinch[1] - pinch[0]) / (b - a);
-      const from = pinch[0] - a * scale;
-      const [first, last] = domain(this.runs, this.view.axis);
-      const zoom = [Math.max(first, from), Math.min(last, from + over.clientWidth * scale)];
-      this.zoom(zoom[0] <= first && zoom[1] >= last ? null : zoom);
-    }, { passive: true });
-    over.addEventListener("touchend", event => {
-      if (!event.touches.length) pinch = null;
-    }, { passive: true });
+    over.addEventListener(
+      "touchstart",
+      event => {
+        if (event.touches.length === 2) {
+          pinch = [...event.touches].map(touch => this.plot.posToVal(place(touch), "x")).sort((a, b) => a - b);
+        } else {
+          hover(event.touches[0]);
+        }
+      },
+      { passive: true },
+    );
+    over.addEventListener(
+      "touchmove",
+      event => {
+        if (!pinch) return hover(event.touches[0]);
+        if (event.touches.length < 2) return;
+        // The two values stay under the two fingers.
+        const [a, b] = [...event.touches].map(place).sort((x, y) => x - y);
+        if (b - a < 12 || pinch[0] === pinch[1]) return;
+        const scale = (pinch[1] - pinch[0]) / (b - a);
+        const from = pinch[0] - a * scale;
+        const [first, last] = domain(this.runs, this.view.axis);
+        const zoom = [Math.max(first, from), Math.min(last, from + over.clientWidth * scale)];
+        this.zoom(zoom[0] <= first && zoom[1] >= last ? null : zoom);
+      },
+      { passive: true },
+    );
+    over.addEventListener(
+      "touchend",
+      event => {
+        if (!event.touches.length) pinch = null;
+      },
+      { passive: true },
+    );
   },
 });

@@ -2,14 +2,18 @@
 
 let data = JSON.parse(byId("data").textContent);
 const view = {
-  axis: AXES[0], smoothing: 1, zoom: null, hidden: new Set(), allKeys: false,
+  axis: AXES[0],
+  smoothing: 1,
+  zoom: null,
+  hidden: new Set(),
+  allKeys: false,
   log: Object.fromEntries(CHARTS.map(chart => [chart.id, Boolean(chart.log)])),
 };
 let charts = [];
 
 // The slider's 0 to 100 are memories of 1 to 1000 steps.
-const memoryOf = place => Math.round(10 ** (3 * place / 100));
-const placeOf = memory => Math.round(100 * Math.log10(memory) / 3);
+const memoryOf = place => Math.round(10 ** ((3 * place) / 100));
+const placeOf = memory => Math.round((100 * Math.log10(memory)) / 3);
 
 function setZoom(zoom) {
   view.zoom = zoom;
@@ -18,7 +22,9 @@ function setZoom(zoom) {
 }
 
 function resetZoom() {
-  charts.forEach(chart => { chart.rows = null; });
+  charts.forEach(chart => {
+    chart.rows = null;
+  });
   setZoom(null);
 }
 
@@ -34,25 +40,28 @@ function showRuns() {
   byId("notes").replaceChildren(...notes(runs));
   byId("summary").replaceChildren(runs.length === 1 ? summaryOfOne(runs[0]) : summaryOfMany(runs));
   byId("details").replaceChildren(...[configurations(runs, view), sessions(runs)].filter(Boolean));
-  byId("footer").textContent = `trainer ${data.version}, ${data.live ? "live" : `written ${when(data.generated)}`}; charts drawn by uPlot (MIT)`;
+  byId("footer").textContent =
+    `trainer ${data.version}, ${data.live ? "live" : `written ${when(data.generated)}`}; charts drawn by uPlot (MIT)`;
 }
 
 function showChips() {
   if (data.runs.length === 1) return;
-  byId("runs").replaceChildren(...data.runs.map((run, index) => {
-    const swatch = element("i", "swatch");
-    swatch.style.background = `var(--run-${index % 8})`;
-    const chip = element("button", "chip", swatch, run.name);
-    chip.type = "button";
-    const press = () => chip.setAttribute("aria-pressed", !view.hidden.has(run.name));
-    press();
-    chip.addEventListener("click", () => {
-      if (!view.hidden.delete(run.name)) view.hidden.add(run.name);
+  byId("runs").replaceChildren(
+    ...data.runs.map((run, index) => {
+      const swatch = element("i", "swatch");
+      swatch.style.background = `var(--run-${index % 8})`;
+      const chip = element("button", "chip", swatch, run.name);
+      chip.type = "button";
+      const press = () => chip.setAttribute("aria-pressed", !view.hidden.has(run.name));
       press();
-      charts.forEach(chart => chart.show());
-    });
-    return chip;
-  }));
+      chip.addEventListener("click", () => {
+        if (!view.hidden.delete(run.name)) view.hidden.add(run.name);
+        press();
+        charts.forEach(chart => chart.show());
+      });
+      return chip;
+    }),
+  );
 }
 
 function makeCharts() {
@@ -64,18 +73,20 @@ function makeCharts() {
 }
 
 function showAxes() {
-  byId("axis").replaceChildren(...AXES.map(axis => {
-    const button = element("button", "", axis.title);
-    button.type = "button";
-    button.setAttribute("aria-pressed", view.axis === axis);
-    button.addEventListener("click", () => {
-      view.axis = axis;
-      resetZoom();
-      showAxes();
-      charts.forEach(chart => chart.build());
-    });
-    return button;
-  }));
+  byId("axis").replaceChildren(
+    ...AXES.map(axis => {
+      const button = element("button", "", axis.title);
+      button.type = "button";
+      button.setAttribute("aria-pressed", view.axis === axis);
+      button.addEventListener("click", () => {
+        view.axis = axis;
+        resetZoom();
+        showAxes();
+        charts.forEach(chart => chart.build());
+      });
+      return button;
+    }),
+  );
 }
 
 // New numbers: the charts stay as they are, unless another one has something to show.
@@ -104,7 +115,8 @@ async function watch() {
       }
       byId("footer").classList.remove("failed");
     } catch {
-      byId("footer").textContent = "trainer report --watch has ended or does not answer; this page shows what it said last";
+      byId("footer").textContent =
+        "trainer report --watch has ended or does not answer; this page shows what it said last";
       byId("footer").classList.add("failed");
     }
   }

@@ -2,37 +2,70 @@
 
 // What each chart shows. `smooth`: noisy enough to be smoothed. `stepped`: constant between changes.
 const CHARTS = [
-  { id: "loss", title: "Loss", unit: "nats a token", format: v => v.toFixed(4), smooth: true, validation: true, wide: true },
+  {
+    id: "loss",
+    title: "Loss",
+    unit: "nats a token",
+    format: v => v.toFixed(4),
+    smooth: true,
+    validation: true,
+    wide: true,
+  },
   { id: "lr", title: "Learning rate", format: v => (v === 0 ? "0" : v.toExponential(3).replace("e+", "e")) },
   { id: "grad_norm", title: "Gradient norm", unit: "before clipping", format: number, smooth: true },
   { id: "tokens_per_s", title: "Speed", unit: "tokens a second", format: number, smooth: true },
   { id: "mfu", title: "MFU", unit: "share of the device's peak FLOP/s", format: percent, smooth: true },
-  { id: "loss_scale", title: "Loss scale", unit: "rings: skipped steps", format: count, stepped: true, skips: true, log: 2 },
-  { id: "communication", title: "Exchange", unit: "share of a step spent between ranks", format: percent, smooth: true },
+  {
+    id: "loss_scale",
+    title: "Loss scale",
+    unit: "rings: skipped steps",
+    format: count,
+    stepped: true,
+    skips: true,
+    log: 2,
+  },
+  {
+    id: "communication",
+    title: "Exchange",
+    unit: "share of a step spent between ranks",
+    format: percent,
+    smooth: true,
+  },
 ];
 
 // The horizontal axes. `increments`: the distances that marks may have, where round numbers are others than uPlot's.
 const AXES = [
   {
-    id: "step", title: "Steps", format: v => `step ${count(v)}`, marks: marks => marks.map(count),
+    id: "step",
+    title: "Steps",
+    format: v => `step ${count(v)}`,
+    marks: marks => marks.map(count),
     increments: Array.from({ length: 9 }, (_, power) => [1, 2, 5].map(digit => digit * 10 ** power)).flat(),
   },
   { id: "tokens", title: "Tokens", format: v => `${short(v)} tokens`, marks: shortMarks },
   {
-    id: "seconds", title: "Time", format: duration, marks: marks => marks.map(duration),
-    increments: [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400,
-      172800, 432000, 864000, 1728000],
+    id: "seconds",
+    title: "Time",
+    format: duration,
+    marks: marks => marks.map(duration),
+    increments: [
+      0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800,
+      432000, 864000, 1728000,
+    ],
   },
 ];
 
-// Mean of the steps around each, of which one that is d steps away has the weight (1 - 1 / steps)^d: an exponential moving
+// Mean of the steps around each; one that is d steps away has the weight (1 - 1 / steps)^d: an exponential moving
 // average from both sides, so that nothing is shifted to later steps. Gaps stay gaps.
 function smoothed(values, step, steps) {
   if (steps <= 1) return values;
   const keep = 1 - 1 / steps;
-  const sums = new Float64Array(values.length), weights = new Float64Array(values.length);
+  const sums = new Float64Array(values.length),
+    weights = new Float64Array(values.length);
   const pass = (from, to, stride) => {
-    let sum = 0, weight = 0, last = from;
+    let sum = 0,
+      weight = 0,
+      last = from;
     for (let i = from; i !== to; i += stride) {
       const fade = keep ** Math.abs(step[i] - step[last]);
       last = i;
@@ -58,12 +91,13 @@ function shows(chart, run) {
   return curves[chart.id].some(known) || (chart.validation && curves.validation.loss.some(known));
 }
 
-// A logarithm shows positive numbers alone.
-const positive = values => values.map(value => (known(value) && value > 0 ? value : null));
+// A logarithm shows positive numbers alone. Undefined is where a series has no point at all.
+const positive = values => values.map(value => (value === undefined || value > 0 ? value : null));
 
 // The points of a chart: uPlot's aligned data, and what each of its series is.
 function chartPoints(chart, runs, view) {
-  const tables = [], series = [];
+  const tables = [],
+    series = [];
   const log = view.log[chart.id];
   const add = (x, y, kind, run) => {
     tables.push([x, log ? positive(y) : y]);
@@ -79,7 +113,13 @@ function chartPoints(chart, runs, view) {
     } else {
       add(x, raw, "plain", index);
     }
-    if (chart.skips) add(x, raw.map((value, i) => (curves.skipped[i] ? value : undefined)), "skipped", index);
+    if (chart.skips)
+      add(
+        x,
+        raw.map((value, i) => (curves.skipped[i] ? value : undefined)),
+        "skipped",
+        index,
+      );
     if (chart.validation) add(curves.validation[view.axis.id], curves.validation.loss, "validation", index);
   });
   const filled = tables.map(([x, y]) => (x.length ? [x, y] : [[], []]));
@@ -88,7 +128,8 @@ function chartPoints(chart, runs, view) {
 
 // From the first to the last point of all runs on the horizontal axis.
 function domain(runs, axis) {
-  let from = Infinity, to = -Infinity;
+  let from = Infinity,
+    to = -Infinity;
   for (const { curves } of runs) {
     const x = curves[axis.id].length ? curves[axis.id] : curves.validation[axis.id];
     if (!x.length) continue;

@@ -2,8 +2,10 @@
 
 function statusPill(summary) {
   const pill = element("span", `pill ${summary.status}`);
-  pill.textContent = summary.status === "stopped" || summary.status === "failed"
-    ? `${summary.status} at step ${count(summary.step)}` : summary.status;
+  pill.textContent =
+    summary.status === "stopped" || summary.status === "failed"
+      ? `${summary.status} at step ${count(summary.step)}`
+      : summary.status;
   if (summary.message) pill.title = summary.message;
   return pill;
 }
@@ -11,12 +13,17 @@ function statusPill(summary) {
 // [label, value, what stands beneath it] of what is known of a run.
 function facts(run) {
   const s = run.summary;
-  const left = known(s.steps) && s.step > 0 && s.status === "running" ? (s.steps - s.step) * (s.seconds / s.step) : null;
+  const left =
+    known(s.steps) && s.step > 0 && s.status === "running" ? (s.steps - s.step) * (s.seconds / s.step) : null;
   const memory = run.sessions.map(session => session.end?.peak_memory).filter(known);
   return [
     ["Step", count(s.step), known(s.steps) ? `of ${count(s.steps)} steps` : "steps"],
     ["Loss", known(s.loss) ? s.loss.toFixed(4) : "-", "training loss"],
-    known(s.best_val_loss) && ["Best validation", s.best_val_loss.toFixed(4), `best validation, step ${count(s.best_val_step)}`],
+    known(s.best_val_loss) && [
+      "Best validation",
+      s.best_val_loss.toFixed(4),
+      `best validation, step ${count(s.best_val_step)}`,
+    ],
     ["Tokens", short(s.tokens), "tokens trained"],
     known(s.tokens_per_s) && ["Tokens/s", number(s.tokens_per_s), "tokens/s, median of 100 steps"],
     known(s.mfu) && ["MFU", percent(s.mfu), "MFU, median of 100 steps"],
@@ -43,15 +50,26 @@ function summaryOfOne(run) {
 
 function summaryOfMany(runs) {
   const all = runs.map(run => new Map(facts(run).map(([label, value]) => [label, value])));
-  const labels = ["Step", "Loss", "Best validation", "Tokens", "Tokens/s", "MFU", "Time", "Skipped", "Memory"]
-    .filter(label => all.some(of => of.has(label)));
-  const head = element("tr", "", element("th", "", "Run"), element("th", "", "State"),
-    ...labels.map(label => element("th", "", label)));
+  const labels = ["Step", "Loss", "Best validation", "Tokens", "Tokens/s", "MFU", "Time", "Skipped", "Memory"].filter(
+    label => all.some(of => of.has(label)),
+  );
+  const head = element(
+    "tr",
+    "",
+    element("th", "", "Run"),
+    element("th", "", "State"),
+    ...labels.map(label => element("th", "", label)),
+  );
   const rows = runs.map((run, index) => {
     const swatch = element("i", "swatch");
     swatch.style.background = `var(--run-${index % 8})`;
-    return element("tr", "", element("td", "name", swatch, " ", run.name), element("td", "", statusPill(run.summary)),
-      ...labels.map(label => element("td", "number", all[index].get(label) ?? "")));
+    return element(
+      "tr",
+      "",
+      element("td", "name", swatch, " ", run.name),
+      element("td", "", statusPill(run.summary)),
+      ...labels.map(label => element("td", "number", all[index].get(label) ?? "")),
+    );
   });
   return element("div", "table", element("table", "", head, ...rows));
 }
@@ -70,8 +88,15 @@ function configurations(runs, view) {
       if (!groups.has(group)) groups.set(group, []);
       groups.get(group).push(element("tr", "", element("th", "", key.slice(dot + 1)), element("td", "number", value)));
     }
-    box.append(element("div", "groups", ...[...groups].map(([name, rows]) =>
-      element("div", "", element("h3", "", name), element("table", "", ...rows)))));
+    box.append(
+      element(
+        "div",
+        "groups",
+        ...[...groups].map(([name, rows]) =>
+          element("div", "", element("h3", "", name), element("table", "", ...rows)),
+        ),
+      ),
+    );
     return box;
   }
   const configs = runs.map(run => new Map(run.config));
@@ -85,33 +110,51 @@ function configurations(runs, view) {
     box.replaceWith(configurations(runs, view));
   });
   head.append(element("span", "quiet", `${different} of ${keys.length} keys differ`), toggle);
-  const rows = keys.filter(key => view.allKeys || differs(key)).map(key => {
-    const row = element("tr", differs(key) ? "differs" : "", element("th", "", key));
-    row.append(...configs.map(config => element("td", "", config.get(key) ?? "-")));
-    return row;
-  });
+  const rows = keys
+    .filter(key => view.allKeys || differs(key))
+    .map(key => {
+      const row = element("tr", differs(key) ? "differs" : "", element("th", "", key));
+      row.append(...configs.map(config => element("td", "", config.get(key) ?? "-")));
+      return row;
+    });
   if (rows.length) {
-    box.append(element("table", "", element("tr", "", element("th"), ...runs.map(run => element("th", "", run.name))), ...rows));
+    box.append(
+      element("table", "", element("tr", "", element("th"), ...runs.map(run => element("th", "", run.name))), ...rows),
+    );
   }
   return box;
 }
 
 function sessions(runs) {
-  const rows = runs.flatMap(run => run.sessions.map((session, index) => {
-    const end = session.end;
-    const ongoing = !end && run.summary.status === "running" && index === run.sessions.length - 1;
-    const how = end ? `${end.outcome} after step ${count(end.step)}` : ongoing ? "running" : "ended without a word";
-    const cells = [when(session.started), `from step ${count(session.step + 1)}, ${how}`, session.device,
-      session.ranks > 1 ? count(session.ranks) : "", session.host, session.system, `trainer ${session.version}`,
-      known(end?.peak_memory) ? bytes(end.peak_memory) : ""];
-    if (runs.length > 1) cells.unshift(run.name);
-    return element("tr", "", ...cells.map(cell => element("td", "", cell)));
-  }));
+  const rows = runs.flatMap(run =>
+    run.sessions.map((session, index) => {
+      const end = session.end;
+      const ongoing = !end && run.summary.status === "running" && index === run.sessions.length - 1;
+      const how = end ? `${end.outcome} after step ${count(end.step)}` : ongoing ? "running" : "ended without a word";
+      const cells = [
+        when(session.started),
+        `from step ${count(session.step + 1)}, ${how}`,
+        session.device,
+        session.ranks > 1 ? count(session.ranks) : "",
+        session.host,
+        session.system,
+        `trainer ${session.version}`,
+        known(end?.peak_memory) ? bytes(end.peak_memory) : "",
+      ];
+      if (runs.length > 1) cells.unshift(run.name);
+      return element("tr", "", ...cells.map(cell => element("td", "", cell)));
+    }),
+  );
   if (!rows.length) return null;
   const names = ["Begun", "Steps", "Device", "Ranks", "Host", "System", "Version", "Peak memory"];
   if (runs.length > 1) names.unshift("Run");
   const head = element("tr", "", ...names.map(name => element("th", "", name)));
-  return element("div", "table", element("div", "table-head", element("h2", "", "Sessions")), element("table", "", head, ...rows));
+  return element(
+    "div",
+    "table",
+    element("div", "table-head", element("h2", "", "Sessions")),
+    element("table", "", head, ...rows),
+  );
 }
 
 // What the reader should know about the curves.
@@ -121,8 +164,10 @@ function notes(runs) {
     const name = runs.length > 1 ? `${run.name}: ` : "";
     if (run.summary.message) lines.push(`${name}${run.summary.status}: ${run.summary.message}`);
     if (run.thinned) {
-      lines.push(`${name}${count(run.thinned.kept)} of ${count(run.thinned.of)} steps are drawn: of each stretch those with the `
-        + "lowest and highest loss and gradient norm.");
+      lines.push(
+        `${name}${count(run.thinned.kept)} of ${count(run.thinned.of)} steps are drawn: of each stretch ` +
+          "those with the lowest and highest loss and gradient norm.",
+      );
     }
     if (!run.curves.step.length) lines.push(`${name}no step yet`);
   }

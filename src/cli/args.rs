@@ -456,6 +456,9 @@ pub struct ReportArgs {
     /// HTML file to write [default: report.html in the first run]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Draw the losses into this PNG in place of writing the page
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "watch"])]
+    pub png: Option<PathBuf>,
     /// Serve the page on 127.0.0.1 in place of writing it; it follows runs that go on, until Ctrl-C
     #[arg(long, conflicts_with = "out")]
     pub watch: bool,

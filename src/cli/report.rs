@@ -1,4 +1,4 @@
-//! `trainer report`: curves of runs as one HTML file.
+//! `trainer report`: curves of runs as one HTML file, as a live page, or the loss as a PNG.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::report::history::{History, names};
 use crate::report::live::LiveReport;
 use crate::report::page::PageData;
+use crate::report::plot::write_png;
 
 /// The page's name in a run directory.
 const FILE_NAME: &str = "report.html";
@@ -17,6 +18,10 @@ pub fn run(args: &ReportArgs, _: &Global) -> Result<()> {
     let runs = histories(&args.runs)?;
     if args.watch {
         return watch(args);
+    }
+    if let Some(png) = &args.png {
+        write_png(png, &runs)?;
+        return print(&format!("{}\n", png.display()));
     }
     let page = PageData::new(runs, None).to_html()?;
     let out = args.out.clone().unwrap_or_else(|| args.runs[0].join(FILE_NAME));

@@ -53,7 +53,8 @@ impl LiveReport {
 
     fn answer(&self, request: Request) -> io::Result<()> {
         if *request.method() != Method::Get || !self.is_ours(&request) {
-            return request.respond(Response::from_string("no").with_status_code(403));
+            let here = format!("this page is at {} alone\n", self.url());
+            return request.respond(Response::from_string(here).with_status_code(403));
         }
         let url = request.url().to_owned();
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));

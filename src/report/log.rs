@@ -45,7 +45,8 @@ impl RunLog {
         Ok(())
     }
 
-    /// The session is over after `step` steps. `ended` is whether all steps were made, or why not; `peak_memory` in bytes.
+    /// The session is over after `step` steps. `ended`: whether all steps were made, or what went wrong. `peak_memory` is in
+    /// bytes.
     pub fn end(&self, step: u64, ended: std::result::Result<bool, &Error>, peak_memory: Option<u64>) {
         let (outcome, message) = match ended {
             Ok(true) => (Outcome::Finished, None),

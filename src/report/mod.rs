@@ -7,6 +7,7 @@ pub mod memory;
 pub mod metrics;
 pub mod page;
 pub mod peak;
+pub mod plot;
 pub mod progress;
 pub mod sessions;
 pub mod table;

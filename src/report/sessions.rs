@@ -1,5 +1,5 @@
-//! RUN/sessions.jsonl: a line when a process begins to train a run, and one when it ends. Nothing depends on it but what
-//! people are shown: on what the run was trained, and how it ended.
+//! RUN/sessions.jsonl: a line when a process begins to train a run, and one when it ends. Only what people are shown
+//! depends on it: on what the run was trained, and how it ended.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

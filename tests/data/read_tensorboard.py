@@ -3,7 +3,7 @@
 
     pip install tensorboard
     read_tensorboard.py RUN/tensorboard     what TensorBoard shows of them
-    read_tensorboard.py --golden            the records that src/report/tensorboard/event.rs is held against, as hexadecimal
+    read_tensorboard.py --golden            what src/report/tensorboard/event.rs is held against, as hexadecimal
 """
 import io
 import json
