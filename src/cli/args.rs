@@ -160,7 +160,7 @@ const MAX_SHARD_TOKENS: u64 = i32::MAX as u64;
 /// Which configuration, and what of it to change.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
-    /// Built-in configuration: phi-1, phi-1-small, phi-1-finetune, laptop or demo
+    /// Built-in configuration: phi-1, phi-1-small, phi-1-finetune, laptop, laptop-finetune or demo
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Configuration file (TOML); with --preset, it overrides the preset
