@@ -194,13 +194,11 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
                 o[row * dims + d] = T::cast_from(sum / total);
             } else {
                 sums[CUBE_POS * dims + d] = sum;
+                if d == 0 {
+                    totals[CUBE_POS * 2] = highest;
+                    totals[CUBE_POS * 2 + 1] = total;
+                }
             }
-        }
-    }
-    if comptime!(!blueprint.whole) {
-        if unit == 0 {
-            totals[CUBE_POS * 2] = highest;
-            totals[CUBE_POS * 2 + 1] = total;
         }
     }
 }

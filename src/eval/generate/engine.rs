@@ -37,7 +37,7 @@ impl<'a, B: DecoderBackend> Engine<'a, B> {
         let (on, from_start): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&i| rows[i].goes_on);
         let mut parts = Vec::new();
         for group in groups(&from_start, rows) {
-            parts.push((self.from_start(&group, rows), group));
+            parts.push((self.whole_windows(&group, rows), group));
         }
         match &mut self.cache {
             _ if on.is_empty() => {}
@@ -50,7 +50,7 @@ impl<'a, B: DecoderBackend> Engine<'a, B> {
             }
             None => {
                 for group in groups(&on, rows) {
-                    parts.push((self.from_start(&group, rows), group));
+                    parts.push((self.whole_windows(&group, rows), group));
                 }
             }
         }
@@ -59,7 +59,7 @@ impl<'a, B: DecoderBackend> Engine<'a, B> {
     }
 
     /// Computes whole windows, padded on the right: attention is causal, so what follows a position does not reach it.
-    fn from_start(&mut self, group: &[usize], rows: &[Row]) -> Vec<f32> {
+    fn whole_windows(&mut self, group: &[usize], rows: &[Row]) -> Vec<f32> {
         let seq = group.iter().map(|&i| rows[i].window.len()).max().unwrap_or(1);
         let mut inputs = vec![0i32; group.len() * seq];
         for (row, &i) in inputs.chunks_exact_mut(seq).zip(group) {
