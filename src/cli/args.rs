@@ -338,7 +338,7 @@ pub struct HumanevalArgs {
     #[arg(long, value_name = "FILE")]
     pub problems: PathBuf,
     /// Model to sample: a Hugging Face directory, a checkpoint or a run
-    #[arg(long, value_name = "MODEL", conflicts_with = "score", required_unless_present = "score")]
+    #[arg(long, value_name = "MODEL", conflicts_with = "score")]
     pub model: Option<PathBuf>,
     /// Samples to score: lines {"task_id", "completion"}, .jsonl or .jsonl.gz
     #[arg(long, value_name = "FILE")]
