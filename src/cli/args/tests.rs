@@ -87,7 +87,6 @@ fn wrong_usage_is_refused() {
         "trainer bench --precision fp8",
         "trainer --backend tpu",
         "trainer humaneval",
-        "trainer humaneval --problems p.jsonl",
         "trainer humaneval --problems p.jsonl --score s.jsonl --timeout 0",
     ] {
         let error = parse(line).expect_err(line);
