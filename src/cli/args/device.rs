@@ -1,0 +1,78 @@
+//! `trainer devices`, `trainer selftest` and `trainer bench`: what a device is and does.
+
+use clap::Args;
+use trainer_backends::selftest::Group;
+
+use super::value::{fraction, positive};
+use crate::config::{Precision, Recompute};
+
+#[derive(Clone, Debug, Args)]
+pub struct DevicesArgs {
+    /// Print the devices as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct SelftestArgs {
+    /// Only these operations, without the training steps: norm, activations, embedding, optimizer, linear, loss, attention
+    #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group)]
+    pub only: Vec<Group>,
+    /// Seed of the inputs [default: drawn from the clock, and printed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Sizes of a built-in configuration, in place of the five size options
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["hidden", "layers", "heads", "vocab", "seq"])]
+    pub preset: Option<String>,
+    /// Width of the residual stream
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive)]
+    pub hidden: usize,
+    /// Blocks
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
+    pub layers: usize,
+    /// Attention heads
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = positive)]
+    pub heads: usize,
+    /// Tokens of the vocabulary
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = positive)]
+    pub vocab: usize,
+    /// Tokens a sequence
+    #[arg(long, value_name = "T", default_value_t = 256, value_parser = positive)]
+    pub seq: usize,
+    /// Sequences a forward and backward pass
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
+    pub micro_batch: usize,
+    /// Micro-batches an optimizer step
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub accumulate: usize,
+    /// Number format of weights and activations
+    #[arg(long, value_enum, default_value = "fp32")]
+    pub precision: Precision,
+    /// Probability of attention and residual dropout, from 0 to less than 1
+    #[arg(long, value_name = "P", default_value_t = 0.1, value_parser = fraction)]
+    pub dropout: f64,
+    /// What the backward pass computes again in place of keeping it
+    #[arg(long, value_enum, default_value = "none")]
+    pub recompute: Recompute,
+    /// Timed optimizer steps
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive)]
+    pub steps: usize,
+    /// Optimizer steps before the timed ones
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub warmup: usize,
+    /// Print tokens_per_s, step_ms_median, step_ms_min, step_ms_max, model_tflops, peak_gib, activation_gib, params and more as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn group(text: &str) -> Result<Group, String> {
+    let known = || Group::ALL.map(Group::name).join(", ");
+    Group::ALL.into_iter().find(|group| group.name() == text).ok_or_else(|| format!("expected one of {}", known()))
+}

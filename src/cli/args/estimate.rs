@@ -1,0 +1,52 @@
+//! `trainer estimate`
+
+use clap::Args;
+
+use super::ConfigArgs;
+use super::value::{above_zero, positive, share};
+use crate::config::Precision;
+use crate::parallel::scaling::{self, GPUS, Gpu};
+
+#[derive(Clone, Debug, Args)]
+pub struct EstimateArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Number format of weights and activations [default: the configuration's]
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+    /// Sequences a forward and backward pass on one device [default: the configuration's]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub micro_batch: Option<usize>,
+    /// Micro-batches a step on each device [default: what makes up the configuration's batch]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub accumulate: Option<usize>,
+    /// From the global option.
+    #[arg(skip = 1usize)]
+    pub devices: usize,
+    /// Stage of ZeRO: what the devices divide among them, as in train [default: the configuration's]
+    #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub zero: Option<u8>,
+    /// GPU to tell step time, days and GPU-hours for
+    #[arg(long, value_name = "NAME", value_parser = gpu)]
+    pub gpu: Option<Gpu>,
+    /// Machines that the devices are divided over
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), requires = "gpu")]
+    pub nodes: u64,
+    /// What one machine sends to the others, in Gbit/s
+    #[arg(long, value_name = "GBIT", default_value_t = 200.0, value_parser = above_zero, requires = "gpu")]
+    pub network: f64,
+    /// FLOPs a second over the GPU's peak in a step, communication aside
+    #[arg(long, value_name = "SHARE", default_value_t = scaling::MFU, value_parser = share, requires = "gpu")]
+    pub mfu: f64,
+    /// Optimizer steps to tell the time of (may be repeated) [default: the configuration's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "gpu")]
+    pub steps: Vec<u64>,
+    /// Print the estimate as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn gpu(text: &str) -> Result<Gpu, String> {
+    let known = || GPUS.map(|gpu| gpu.name).join(", ");
+    GPUS.into_iter().find(|gpu| gpu.name == text).ok_or_else(|| format!("expected one of {}", known()))
+}
