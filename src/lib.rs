@@ -1,5 +1,6 @@
 //! `trainer` trains phi-1-class code models; see README.md for what it does and CONTRIBUTING.md for how it is laid out.
 
+mod breakdown;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

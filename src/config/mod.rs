@@ -8,6 +8,7 @@ mod layers;
 mod parsed;
 mod precision;
 mod recompute;
+mod spikes;
 mod suggest;
 
 #[cfg(test)]
@@ -18,12 +19,15 @@ use std::path::{Path, PathBuf};
 pub use layers::preset_names;
 pub use precision::Precision;
 pub use recompute::Recompute;
+pub use spikes::{SpikePolicy, Spikes};
 pub use suggest::nearest;
 
 use crate::error::{Error, Result};
 use crate::model::architecture::Architecture;
 use layers::Layers;
-use parsed::{Parsed, ParsedCheckpoint, ParsedData, ParsedModel, ParsedOptimizer, ParsedTrain, ParsedValidation};
+use parsed::{
+    Parsed, ParsedCheckpoint, ParsedData, ParsedModel, ParsedOptimizer, ParsedSpikes, ParsedTrain, ParsedValidation,
+};
 
 /// Everything that decides a run, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +38,7 @@ pub struct Config {
     pub train: Train,
     pub validation: Validation,
     pub checkpoint: Checkpoint,
+    pub spikes: Spikes,
 }
 
 /// `[model]`: the architecture and its dropout.
@@ -128,6 +133,10 @@ pub struct Checkpoint {
     pub keep_last: usize,
     /// Checkpoints whose step is a multiple of this are never removed; 0 means none. Default 0.
     pub keep_every: u64,
+    /// Minutes of training between checkpoints, beside `every`; 0 means none. Default 0.
+    pub every_minutes: f64,
+    /// Of every so many hours of training the first checkpoint is never removed; 0 means none. Default 0.
+    pub keep_hours: f64,
 }
 
 impl Config {
@@ -159,7 +168,8 @@ impl Config {
     }
 
     fn from_layers(layers: &Layers) -> Result<Self> {
-        let Parsed { model, data, optimizer, train, validation, checkpoint } = layers.parsed()?;
+        let Parsed { model, data, optimizer, train, validation, checkpoint, spikes } = layers.parsed()?;
+        let default = Spikes::default();
         let dropout = model.dropout.unwrap_or(0.0);
         let (hidden, heads) = (required(model.hidden, "model.hidden")?, required(model.heads, "model.heads")?);
         let batch = required(train.batch, "train.batch")?;
@@ -203,6 +213,14 @@ impl Config {
                 every: checkpoint.every.unwrap_or(0),
                 keep_last: checkpoint.keep_last.unwrap_or(2),
                 keep_every: checkpoint.keep_every.unwrap_or(0),
+                every_minutes: checkpoint.every_minutes.unwrap_or(0.0),
+                keep_hours: checkpoint.keep_hours.unwrap_or(0.0),
+            },
+            spikes: Spikes {
+                policy: spikes.policy.unwrap_or(default.policy),
+                threshold: spikes.threshold.unwrap_or(default.threshold),
+                window: spikes.window.unwrap_or(default.window),
+                limit: spikes.limit.unwrap_or(default.limit),
             },
         };
         config.validate(layers)?;
@@ -274,7 +292,7 @@ impl Config {
     /// # Errors
     /// `Error::Input` if `data.path` is not UTF-8 (only a caller that replaced the path can cause it).
     pub fn to_toml(&self) -> Result<String> {
-        let Self { model: m, data: d, optimizer: o, train: t, validation: v, checkpoint: c } = self;
+        let Self { model: m, data: d, optimizer: o, train: t, validation: v, checkpoint: c, spikes: s } = self;
         let path = d.path.to_str().ok_or_else(|| {
             Error::input(format!("data path {}: it must be UTF-8 to be written to config.toml", d.path.display()))
         })?;
@@ -320,6 +338,14 @@ impl Config {
                 every: Some(c.every),
                 keep_last: Some(c.keep_last),
                 keep_every: Some(c.keep_every),
+                every_minutes: Some(c.every_minutes),
+                keep_hours: Some(c.keep_hours),
+            },
+            spikes: ParsedSpikes {
+                policy: Some(s.policy),
+                threshold: Some(s.threshold),
+                window: Some(s.window),
+                limit: Some(s.limit),
             },
         };
         toml::to_string(&parsed).map_err(|error| Error::input(format!("configuration: {error}")))

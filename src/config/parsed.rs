@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::precision::Precision;
 use super::recompute::Recompute;
+use super::spikes::SpikePolicy;
 
 /// What a configuration file holds. The same type writes files: a key that is `None` is left out.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -15,6 +16,7 @@ pub(super) struct Parsed {
     pub train: ParsedTrain,
     pub validation: ParsedValidation,
     pub checkpoint: ParsedCheckpoint,
+    pub spikes: ParsedSpikes,
 }
 
 /// A table whose fields are all `Option`, skipped when `None`.
@@ -61,4 +63,6 @@ table!(ParsedTrain {
 
 table!(ParsedValidation { every: u64, batches: usize });
 
-table!(ParsedCheckpoint { every: u64, keep_last: usize, keep_every: u64 });
+table!(ParsedCheckpoint { every: u64, keep_last: usize, keep_every: u64, every_minutes: f64, keep_hours: f64 });
+
+table!(ParsedSpikes { policy: SpikePolicy, threshold: f64, window: usize, limit: usize });

@@ -1,5 +1,6 @@
 use clap::CommandFactory;
 
+use super::value::byte_size;
 use super::*;
 use crate::config::preset_names;
 
@@ -78,7 +79,8 @@ fn wrong_usage_is_refused() {
         "trainer prepare a --out d --val-fraction 1",
         "trainer prepare a --out d --shard-tokens 0",
         "trainer train --preset laptop",
-        "trainer train --out r --resume --init-from m",
+        "trainer train --out r --resume=sometimes",
+        "trainer train --out r --max-hours 0",
         "trainer generate --model m --prompt x --prompt-file f",
         "trainer generate --model m --top-p 0",
         "trainer generate --model m --temperature nan",
