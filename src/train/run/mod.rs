@@ -98,6 +98,11 @@ pub fn run<B: DecoderBackend>(
         progress.say(&format!("all {} steps were made before: there is nothing left to train", run.config.train.steps));
     }
     let trained = run.train(&mut progress);
+    if trained.is_err() && (run.replica.is_alone() || session::all_know()) {
+        // The checkpoint that is being written is worth having.
+        let settled = run.saver.settle(&run.replica);
+        run.tell_saved(settled, &progress);
+    }
     run.log_end(&trained);
     let (last, stopped) = trained?;
     progress.finish();

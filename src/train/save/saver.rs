@@ -222,3 +222,7 @@ fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result
     let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(work);
     thread.map_err(|error| Error::failed(format!("cannot start a thread that writes a checkpoint: {error}")))
 }
+
+#[cfg(test)]
+#[path = "saver_tests.rs"]
+mod tests;
