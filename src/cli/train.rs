@@ -82,7 +82,7 @@ fn facts_of((config, data, choice): &(Config, TrainingData, Choice), args: &Trai
 
 /// The options' configuration, or the run's own where it is resumed.
 fn configuration(args: &TrainArgs) -> Result<Config> {
-    let args = &with_zero(args);
+    let args = &with_shorthands(args)?;
     let named = args.config.preset.is_some() || args.config.config.is_some();
     let stored = args.out.join(run::CONFIG).is_file();
     let asked = || -> Result<Config> {
@@ -117,11 +117,19 @@ fn configuration(args: &TrainArgs) -> Result<Config> {
     Ok(config)
 }
 
-/// `--zero` is `--set train.zero` in short.
-fn with_zero(args: &TrainArgs) -> TrainArgs {
+/// Options that are a `--set` in short.
+fn with_shorthands(args: &TrainArgs) -> Result<TrainArgs> {
     let mut args = args.clone();
-    args.config.sets.extend(args.zero.map(|stage| format!("train.zero={stage}")));
-    args
+    let sets = &mut args.config.sets;
+    sets.extend(args.zero.map(|stage| format!("train.zero={stage}")));
+    sets.extend(args.select.map(|select| format!("validation.select={}", select.name())));
+    if let Some(path) = &args.problems {
+        let path = path.to_str().ok_or_else(|| Error::file(path, "this path is not UTF-8: choose another"))?;
+        // Quoted: a path may look like a number.
+        let value = serde_json::to_string(path).map_err(|error| Error::failed(format!("{path}: {error}")))?;
+        sets.push(format!("validation.problems={value}"));
+    }
+    Ok(args)
 }
 
 /// A resumed run keeps its configuration: what differs is named.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::precision::Precision;
 use super::recompute::Recompute;
+use super::select::Select;
 use super::spikes::SpikePolicy;
 
 /// What a key's value must be.
@@ -90,6 +91,8 @@ pub(super) const KEYS: &[Key] = &[
     key("train", "loss_scale", from(1.0, MAX_REAL)),
     key("validation", "every", whole(0, MAX_STEPS)),
     key("validation", "batches", whole(0, MAX_SIZE)),
+    key("validation", "select", Kind::Choice(&Select::NAMES)),
+    key("validation", "problems", Kind::Text),
     key("checkpoint", "every", whole(0, MAX_STEPS)),
     key("checkpoint", "keep_last", whole(1, MAX_STEPS)),
     key("checkpoint", "keep_every", whole(0, MAX_STEPS)),

@@ -8,6 +8,7 @@ mod layers;
 mod parsed;
 mod precision;
 mod recompute;
+mod select;
 mod spikes;
 mod suggest;
 
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 pub use layers::preset_names;
 pub use precision::Precision;
 pub use recompute::Recompute;
+pub use select::Select;
 pub use spikes::{SpikePolicy, Spikes};
 pub use suggest::nearest;
 
@@ -122,6 +124,10 @@ pub struct Validation {
     pub every: u64,
     /// Micro-batches of the validation part that are evaluated; 0 means all of it. Default 0.
     pub batches: usize,
+    /// What makes a checkpoint the best one. Default loss; `--select` sets it.
+    pub select: Select,
+    /// Problems in HumanEval's format, for `select = "humaneval"`; `--problems` sets it.
+    pub problems: Option<PathBuf>,
 }
 
 /// `[checkpoint]`. The last step is always saved.
@@ -208,7 +214,12 @@ impl Config {
                 zero: train.zero.unwrap_or(1),
                 loss_scale: train.loss_scale.unwrap_or(65_536.0),
             },
-            validation: Validation { every: validation.every.unwrap_or(0), batches: validation.batches.unwrap_or(0) },
+            validation: Validation {
+                every: validation.every.unwrap_or(0),
+                batches: validation.batches.unwrap_or(0),
+                select: validation.select.unwrap_or_default(),
+                problems: validation.problems.map(PathBuf::from),
+            },
             checkpoint: Checkpoint {
                 every: checkpoint.every.unwrap_or(0),
                 keep_last: checkpoint.keep_last.unwrap_or(2),
@@ -247,6 +258,13 @@ impl Config {
             return Err(Error::input(format!(
                 "model.{name} is {rate}: dropout is applied in steps of 1/256, so it must be 0 or between 0.002 and 0.998"
             )));
+        }
+        let v = &self.validation;
+        if v.select == Select::Humaneval && (v.problems.is_none() || v.every == 0) {
+            return Err(Error::input(
+                "validation.select is humaneval: give the problems too (--problems FILE, or validation.problems), and \
+                 validate (validation.every above 0)",
+            ));
         }
         let Train { batch, micro_batch, .. } = self.train;
         if !batch.is_multiple_of(micro_batch) {
@@ -293,9 +311,6 @@ impl Config {
     /// `Error::Input` if `data.path` is not UTF-8 (only a caller that replaced the path can cause it).
     pub fn to_toml(&self) -> Result<String> {
         let Self { model: m, data: d, optimizer: o, train: t, validation: v, checkpoint: c, spikes: s } = self;
-        let path = d.path.to_str().ok_or_else(|| {
-            Error::input(format!("data path {}: it must be UTF-8 to be written to config.toml", d.path.display()))
-        })?;
         let uniform = m.attention_dropout == m.residual_dropout;
         let parsed = Parsed {
             model: ParsedModel {
@@ -313,7 +328,7 @@ impl Config {
                 attention_dropout: (!uniform).then_some(m.attention_dropout),
                 residual_dropout: (!uniform).then_some(m.residual_dropout),
             },
-            data: ParsedData { path: Some(path.to_owned()), seed: Some(d.seed) },
+            data: ParsedData { path: Some(written_path(&d.path)?), seed: Some(d.seed) },
             optimizer: ParsedOptimizer {
                 lr: Some(o.lr),
                 warmup_steps: Some(o.warmup_steps),
@@ -333,7 +348,12 @@ impl Config {
                 zero: Some(t.zero),
                 loss_scale: Some(t.loss_scale),
             },
-            validation: ParsedValidation { every: Some(v.every), batches: Some(v.batches) },
+            validation: ParsedValidation {
+                every: Some(v.every),
+                batches: Some(v.batches),
+                select: Some(v.select),
+                problems: v.problems.as_deref().map(written_path).transpose()?,
+            },
             checkpoint: ParsedCheckpoint {
                 every: Some(c.every),
                 keep_last: Some(c.keep_last),
@@ -350,6 +370,11 @@ impl Config {
         };
         toml::to_string(&parsed).map_err(|error| Error::input(format!("configuration: {error}")))
     }
+}
+
+fn written_path(path: &Path) -> Result<String> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Error::input(format!("path {}: it must be UTF-8 to be written to config.toml", path.display())))
 }
 
 fn required<T>(value: Option<T>, key: &str) -> Result<T> {

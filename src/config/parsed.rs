@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::precision::Precision;
 use super::recompute::Recompute;
+use super::select::Select;
 use super::spikes::SpikePolicy;
 
 /// What a configuration file holds. The same type writes files: a key that is `None` is left out.
@@ -61,7 +62,7 @@ table!(ParsedTrain {
     loss_scale: f64,
 });
 
-table!(ParsedValidation { every: u64, batches: usize });
+table!(ParsedValidation { every: u64, batches: usize, select: Select, problems: String });
 
 table!(ParsedCheckpoint { every: u64, keep_last: usize, keep_every: u64, every_minutes: f64, keep_hours: f64 });
 

@@ -281,7 +281,10 @@ prop_compose! {
                 steps, batch: micro_batch * accumulate, micro_batch, precision, seed: seeds[1], recompute, zero: zero as u8,
                 loss_scale,
             },
-            validation: Validation { every: every[0], batches },
+            validation: Validation {
+                every: every[0] + 1, batches, select: if limit % 2 == 0 { Select::Loss } else { Select::Humaneval },
+                problems: (limit % 2 == 1 || limit % 3 == 0).then(|| "problems.jsonl".into()),
+            },
             checkpoint: Checkpoint {
                 every: every[1], keep_last, keep_every: every[2], every_minutes: times[0], keep_hours: times[1],
             },

@@ -52,6 +52,9 @@ pub struct ValidationRecord {
     /// Mean over the validation tokens, in nats.
     #[serde(deserialize_with = "null_is_nan")]
     pub val_loss: f64,
+    /// Share of the problems that the likeliest completion solves, where the run is selected by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_at_1: Option<f64>,
 }
 
 /// A line of the file.
@@ -224,7 +227,10 @@ mod tests {
         for number in 1..=steps {
             assert!(log.write(&Record::Step(step(number))).is_none());
             if number % 2 == 0 {
-                assert!(log.write(&Record::Validation(ValidationRecord { step: number, val_loss: 1.0 })).is_none());
+                assert!(
+                    log.write(&Record::Validation(ValidationRecord { step: number, val_loss: 1.0, pass_at_1: None }))
+                        .is_none()
+                );
             }
         }
         let path = run.path().join(FILE_NAME);
@@ -241,7 +247,7 @@ mod tests {
         );
         assert_eq!(text.lines().next(), Some(expected));
         assert_eq!(text.lines().nth(2), Some(r#"{"step":2,"val_loss":1.0}"#));
-        let validation = Record::Validation(ValidationRecord { step: 2, val_loss: 1.0 });
+        let validation = Record::Validation(ValidationRecord { step: 2, val_loss: 1.0, pass_at_1: None });
         assert_eq!(read(&path).unwrap(), [Record::Step(step(1)), Record::Step(step(2)), validation]);
     }
 
@@ -251,7 +257,7 @@ mod tests {
         let mut log = MetricsLog::open(run.path()).unwrap();
         let broken = StepRecord { loss: f64::NAN, grad_norm: f64::INFINITY, ..step(1) };
         assert!(log.write(&Record::Step(broken)).is_none());
-        let broken = ValidationRecord { step: 1, val_loss: f64::NEG_INFINITY };
+        let broken = ValidationRecord { step: 1, val_loss: f64::NEG_INFINITY, pass_at_1: None };
         assert!(log.write(&Record::Validation(broken)).is_none());
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(r#""loss":null"#) && text.contains(r#""grad_norm":null"#), "{text}");

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::ConfigArgs;
 use super::value::{hours, seconds};
+use crate::config::Select;
 use crate::train::run::Resume;
 
 #[derive(Clone, Debug, Args)]
@@ -35,6 +36,12 @@ pub struct TrainArgs {
     /// Check configuration, data, checkpoint, memory and disk, compile the kernels, try two steps, and write nothing
     #[arg(long, conflicts_with_all = ["log_dir", "max_hours"])]
     pub dry_run: bool,
+    /// What makes a checkpoint the best one: the validation loss, or the share of --problems solved [default: validation.select]
+    #[arg(long, value_enum, value_name = "loss|humaneval")]
+    pub select: Option<Select>,
+    /// Problems for --select humaneval: HumanEval.jsonl(.gz), or what `trainer exercises` writes
+    #[arg(long, value_name = "FILE")]
+    pub problems: Option<PathBuf>,
     /// With several devices, what they divide among them: 0 nothing, 1 optimizer state, 2 gradients too [default: train.zero, 1]
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub zero: Option<u8>,

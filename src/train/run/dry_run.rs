@@ -7,6 +7,7 @@ use serde::Serialize;
 use trainer_backends::DecoderBackend;
 
 use super::prepare::prepare;
+use super::selection::Selection;
 use super::{DeviceFacts, RunRequest, goes_on};
 use crate::checkpoint::find_latest;
 use crate::config::{Config, Precision};
@@ -63,6 +64,7 @@ pub fn dry_run<B: DecoderBackend>(
 ) -> Result<DryRun> {
     let RunRequest { config, out, init_from, resume, group, .. } = request;
     DataCheck::start(data)?.settle()?;
+    Selection::open(&config, data)?;
     let found = if goes_on(&out, resume) { find_latest(&out)? } else { None };
     let init_from = init_from.filter(|_| found.is_none());
     let (decoder, replica, given) = prepare::<B>(&config, init_from.as_deref(), data, device, facts, &group)?;

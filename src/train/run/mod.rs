@@ -5,6 +5,7 @@
 //! prepare   what can be wrong there
 //! overview  the table at the start
 //! saves     validation and checkpoints
+//! selection the best checkpoint by what the model solves
 //! spikes    losses that leap
 //! dry_run   all of it but the training
 //! summary   how it ended
@@ -15,6 +16,7 @@ mod open;
 mod overview;
 mod prepare;
 mod saves;
+mod selection;
 mod spikes;
 mod summary;
 
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use trainer_backends::DecoderBackend;
 
+use self::selection::Selection;
 use self::spikes::Spiked;
 use super::data_check::DataCheck;
 use super::input::{TrainingBatches, TrainingData};
@@ -144,7 +147,11 @@ struct Run<'a, B: DecoderBackend> {
     saver: Saver,
     /// When the last checkpoint was begun or, before that, the run.
     save_begun: Instant,
+    /// The longest that training has waited for a checkpoint.
+    longest_stall: Duration,
     handled: Handled,
+    /// The first rank's, where problems decide on the best checkpoint.
+    selection: Option<Selection>,
     /// Of this process's steps.
     step_bytes: Traffic,
     steps_made: u64,
@@ -278,6 +285,7 @@ impl<B: DecoderBackend> Run<'_, B> {
             skipped: self.skipped,
             seconds,
             tokens_per_s: if seconds > 0.0 { self.loop_state.tokens as f64 / seconds } else { 0.0 },
+            longest_stall_s: self.longest_stall.as_secs_f64(),
             communication: (!self.replica.is_alone()).then(|| Communication {
                 ranks: self.replica.group.size(),
                 zero: self.replica.zero,

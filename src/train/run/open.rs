@@ -1,12 +1,13 @@
 //! From what is asked for to a run that is ready for its next step.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use trainer_backends::DecoderBackend;
 
 use super::prepare::{claim, prepare};
 use super::saves::check_same_weights;
+use super::selection::Selection;
 use super::{CONFIG, Resume, Run, RunRequest};
 use crate::checkpoint::layout::{list_steps, step_dir};
 use crate::checkpoint::{self, Retention, storage};
@@ -42,9 +43,9 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         let (init_from, left_aside) = if goes_on(&out, resume) { (None, init_from) } else { (init_from, None) };
         let ready = DataCheck::start(data).and_then(|check| {
             let ready = prepare::<B>(&config, init_from.as_deref(), data, device, facts, &group)?;
-            Ok((check, ready, TrainingBatches::new(&data.train, &config)?))
+            Ok((check, ready, TrainingBatches::new(&data.train, &config)?, Selection::open(&config, data)?))
         });
-        let (data_check, (decoder, replica, given), mut batches) = every(&*group, ready)?;
+        let (data_check, (decoder, replica, given), mut batches, selection) = every(&*group, ready)?;
 
         let mut lock = None;
         let found = lead(&*group, || {
@@ -110,7 +111,9 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             log,
             saver,
             save_begun: Instant::now(),
+            longest_stall: Duration::ZERO,
             handled: Handled::default(),
+            selection,
             step_bytes: Traffic::default(),
             steps_made: 0,
             val_loss: None,

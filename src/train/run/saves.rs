@@ -45,13 +45,20 @@ impl<B: DecoderBackend> Run<'_, B> {
         let mut sums = [sum, tokens as f64];
         self.replica.group.sums(&mut sums);
         let val_loss = sums[0] / sums[1];
-        self.log.iter_mut().for_each(|log| log.validation(ValidationRecord { step, val_loss }));
+        let pass_at_1 = lead(&*self.replica.group, || {
+            self.selection.as_ref().map(|selection| selection.pass_at_1(&self.decoder, &self.state.weights)).transpose()
+        })?;
+        self.log.iter_mut().for_each(|log| log.validation(ValidationRecord { step, val_loss, pass_at_1 }));
         self.val_loss = Some(val_loss);
-        let new_best = self.loop_state.best.is_none_or(|best| val_loss < best.val_loss);
+        let found = Best { step, val_loss, pass_at_1 };
+        let new_best = self.loop_state.best.is_none_or(|best| found.beats(&best));
         if new_best {
-            self.loop_state.best = Some(Best { step, val_loss });
+            self.loop_state.best = Some(found);
         }
-        progress.say(&format!("step {step}: validation loss {val_loss:.4}{}", if new_best { " (best)" } else { "" }));
+        let solved =
+            pass_at_1.map_or_else(String::new, |share| format!(", {:.1}% of the problems solved", 100.0 * share));
+        let mark = if new_best { " (best)" } else { "" };
+        progress.say(&format!("step {step}: validation loss {val_loss:.4}{solved}{mark}"));
         Ok(new_best)
     }
 
@@ -60,11 +67,13 @@ impl<B: DecoderBackend> Run<'_, B> {
     /// # Errors
     /// As `snapshot`.
     fn save(&mut self, progress: &TrainProgress) -> Result<()> {
+        let started = Instant::now();
         let before = self.saver.settle(&self.replica);
         self.tell_saved(before, progress);
         let snapshot = self.snapshot()?;
         let begun = self.saver.begin(snapshot, self.loop_state.clone(), &self.replica);
         self.tell_saved(begun.map(|()| None), progress);
+        self.longest_stall = self.longest_stall.max(started.elapsed());
         Ok(())
     }
 

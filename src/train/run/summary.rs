@@ -22,6 +22,8 @@ pub struct RunSummary {
     pub skipped: u64,
     pub seconds: f64,
     pub tokens_per_s: f64,
+    /// The longest that training has waited for a checkpoint in this process.
+    pub longest_stall_s: f64,
     /// What this rank's part in training together has cost since the program started, where there are several ranks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub communication: Option<Communication>,

@@ -18,6 +18,20 @@ pub(super) const STATE: &str = "state.json";
 pub struct Best {
     pub step: u64,
     pub val_loss: f64,
+    /// Share of the problems solved, where that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_at_1: Option<f64>,
+}
+
+impl Best {
+    /// Whether this validation is better than an earlier one: more problems solved or, where as many are or nobody counts, a
+    /// lower loss.
+    pub fn beats(&self, earlier: &Self) -> bool {
+        match (self.pass_at_1, earlier.pass_at_1) {
+            (Some(own), Some(other)) if own != other => own > other,
+            _ => self.val_loss < earlier.val_loss,
+        }
+    }
 }
 
 /// What a run needs to go on besides weights and moments: state.json.
