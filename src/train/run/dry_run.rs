@@ -161,10 +161,20 @@ impl Disk {
 /// Bytes free on the disk that holds `path`, or would.
 fn free_space(path: &Path) -> Option<u64> {
     let existing = std::path::absolute(path).ok()?.ancestors().find(|dir| dir.exists())?.canonicalize().ok()?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    let holds = |disk: &&sysinfo::Disk| existing.starts_with(disk.mount_point());
-    let disk = disks.iter().filter(holds).max_by_key(|disk| disk.mount_point().components().count())?;
-    Some(disk.available_space())
+    #[cfg(unix)]
+    {
+        let found = nix::sys::statvfs::statvfs(&existing).ok()?;
+        // Their types differ from system to system.
+        #[allow(clippy::unnecessary_cast)]
+        Some((found.blocks_available() as u64).saturating_mul(found.fragment_size() as u64))
+    }
+    #[cfg(not(unix))]
+    {
+        let disks = sysinfo::Disks::new_with_refreshed_list();
+        let holds = |disk: &&sysinfo::Disk| existing.starts_with(disk.mount_point());
+        let disk = disks.iter().filter(holds).max_by_key(|disk| disk.mount_point().components().count())?;
+        Some(disk.available_space())
+    }
 }
 
 fn gib(bytes: u64) -> String {

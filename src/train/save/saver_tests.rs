@@ -12,7 +12,7 @@ use crate::parallel::hosted::tests::on_ranks;
 
 /// Large enough that nobody writes and syncs it within a step's bookkeeping: 40 MB.
 fn config() -> Config {
-    let sets = ["model.vocab=4096".to_owned(), "model.hidden=256".into(), "train.micro_batch=1".into()];
+    let sets = ["model.vocab=4096", "model.hidden=256", "train.micro_batch=1", "train.batch=12"].map(str::to_owned);
     Config::resolve(Some("demo"), None, &sets).unwrap()
 }
 
