@@ -18,3 +18,4 @@ mod report;
 mod resume;
 mod support;
 mod train;
+mod verify;

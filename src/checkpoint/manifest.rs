@@ -125,26 +125,30 @@ pub fn verify(dir: &Path) -> Result<()> {
 /// As [`verify`], for the files whose path begins with `prefix` ("model/": a reader of the model need not read the
 /// optimizer, six times its size).
 pub fn verify_part(dir: &Path, prefix: &str) -> Result<()> {
-    let problems = problems(dir, prefix)?;
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::file(dir, format!("the checkpoint is damaged: {}", problems.join("; "))))
+    verify_watched(dir, prefix, &|_| {}).map(|_| ())
 }
 
-fn problems(dir: &Path, prefix: &str) -> Result<Vec<String>> {
+/// As [`verify_part`]; `read` is told the bytes read since its last call. Returns the number of files and their bytes.
+pub fn verify_watched(dir: &Path, prefix: &str, read: &(dyn Fn(u64) + Sync)) -> Result<(usize, u64)> {
+    let damaged = |what: String| Error::file(dir, format!("the checkpoint is damaged: {what}"));
     if !dir.is_dir() {
-        return Ok(vec!["there is no such directory".to_string()]);
+        return Err(damaged("there is no such directory".to_string()));
     }
-    let manifest = match Manifest::read(dir)? {
-        Ok(manifest) => manifest,
-        Err(what) => return Ok(vec![what]),
-    };
+    let manifest = Manifest::read(dir)?.map_err(damaged)?;
+    let problems = problems(dir, &manifest, prefix, read)?;
+    if !problems.is_empty() {
+        return Err(damaged(problems.join("; ")));
+    }
+    let files = manifest.files.iter().filter(|(name, _)| name.starts_with(prefix));
+    Ok(files.fold((0, 0), |(files, bytes), (_, entry)| (files + 1, bytes + entry.bytes)))
+}
+
+fn problems(dir: &Path, manifest: &Manifest, prefix: &str, read: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
     let mut problems: Vec<String> = manifest
         .files
         .par_iter()
         .filter(|(name, _)| name.starts_with(prefix))
-        .map(|(name, expected)| problem(&dir.join(name.split('/').collect::<PathBuf>()), name, *expected))
+        .map(|(name, expected)| problem(&dir.join(name.split('/').collect::<PathBuf>()), name, *expected, read))
         .collect::<Result<Vec<_>>>()?
         .into_iter()
         .flatten()
@@ -159,7 +163,7 @@ fn problems(dir: &Path, prefix: &str) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-fn problem(path: &Path, name: &str, expected: Entry) -> Result<Option<String>> {
+fn problem(path: &Path, name: &str, expected: Entry, read: &(dyn Fn(u64) + Sync)) -> Result<Option<String>> {
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => return Ok(Some(format!("{name} is not a file"))),
         Ok(found) if found.len() != expected.bytes => {
@@ -171,7 +175,7 @@ fn problem(path: &Path, name: &str, expected: Entry) -> Result<Option<String>> {
         }
         Err(error) => return Err(Error::io("read", path)(error)),
     }
-    let (_, crc32) = storage::checksum(path)?;
+    let (_, crc32) = storage::checksum_watched(path, read)?;
     let changed = || format!("{name} has changed (CRC-32 {crc32:08x}, expected {:08x})", expected.crc32);
     Ok((crc32 != expected.crc32).then(changed))
 }

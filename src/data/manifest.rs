@@ -127,7 +127,13 @@ impl Manifest {
                 ),
             ));
         }
-        serde_json::from_slice(&text).map(Some).map_err(refuse)
+        let manifest: Self = serde_json::from_slice(&text).map_err(refuse)?;
+        // A name only: a manifest must not reach out of its directory.
+        let mut files = manifest.train.shards.iter().chain(&manifest.val.shards).map(|entry| entry.file.as_str());
+        match files.find(|name| name.is_empty() || name.contains(['/', '\\']) || *name == "..") {
+            Some(odd) => Err(Error::file(&path, format!("lists the shard \"{odd}\": expected a file beside it"))),
+            None => Ok(Some(manifest)),
+        }
     }
 
     /// Writes the manifest into `dir` and syncs it.

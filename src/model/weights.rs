@@ -68,6 +68,7 @@ impl HostBuffers {
 /// Copies one buffer to the host as fp32.
 pub fn download_one<B: DecoderBackend, const D: usize>(buffer: &Tensor<B, D>) -> Vec<f32> {
     let data = buffer.clone().cast(DType::F32).into_data();
+    #[expect(clippy::expect_used, reason = "the dtype is that of the line above")]
     data.into_vec().expect("fp32 after the cast")
 }
 

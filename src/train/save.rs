@@ -21,7 +21,13 @@ use crate::model::{Buffers, Decoder, HostBuffers};
 use crate::parallel::Replica;
 use crate::parallel::session::{lead, together};
 
-const STATE: &str = "state.json";
+/// The file of a checkpoint that holds a [`LoopState`].
+pub const STATE: &str = "state.json";
+
+/// More steps than a configuration may ask for, and more tokens than they can have, are damage: what goes on counts up from
+/// them.
+const MOST_STEPS: u64 = 99_999_999;
+const MOST_TOKENS: u64 = 1 << 62;
 
 /// The best validation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,8 +61,17 @@ impl LoopState {
     pub fn read(checkpoint: &Path) -> Result<Self> {
         let path = checkpoint.join(STATE);
         let json = fs::read(&path).map_err(Error::io("read", &path))?;
-        serde_json::from_slice(&json)
-            .map_err(|error| Error::file(&path, format!("is not the state of a run: {error}; take another checkpoint")))
+        let refused =
+            |why: String| Error::file(&path, format!("is not the state of a run: {why}; take another checkpoint"));
+        let state: Self = serde_json::from_slice(&json).map_err(|error| refused(error.to_string()))?;
+        if state.step > MOST_STEPS || state.tokens > MOST_TOKENS || state.updates > state.step {
+            let (step, updates, tokens) = (state.step, state.updates, state.tokens);
+            return Err(refused(format!("{updates} updates in {step} steps of {tokens} tokens together")));
+        }
+        if let Some(scale) = state.loss_scale.filter(|scale| !scale.is_sound()) {
+            return Err(refused(format!("no loss scale is {scale:?}")));
+        }
+        Ok(state)
     }
 }
 

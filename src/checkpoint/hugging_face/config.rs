@@ -17,6 +17,10 @@ use crate::model::architecture::Architecture;
 
 /// More weights than this (281 T) are a mistake in the file; the bound also keeps every later product from overflowing.
 const MOST_PARAMETERS: u128 = 1 << 48;
+/// As `model.layers` of a configuration. Each layer is a dozen names in a table, made before any weight is looked at.
+const MOST_LAYERS: usize = 10_000;
+/// As `model.seq_len`. Each position has a row in the table of rotations.
+const LONGEST_CONTEXT: usize = 1 << 24;
 
 /// A model's shape and what else its config.json says that matters to us.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,6 +152,14 @@ impl Keys<'_> {
         };
         let [layers, c, f, v] =
             [architecture.layers, hidden, architecture.mlp, architecture.vocab].map(|size| size as u128);
+        for (key, size, most) in [
+            ("num_hidden_layers", architecture.layers, MOST_LAYERS),
+            ("max_position_embeddings", architecture.context, LONGEST_CONTEXT),
+        ] {
+            if size > most {
+                return Err(format!("{key} is {size}: expected at most {most}"));
+            }
+        }
         if layers * c * (4 * c + 2 * f) + 2 * v * c > MOST_PARAMETERS {
             return Err("its sizes multiply to more weights than any machine holds: one of them is wrong".to_string());
         }

@@ -1,5 +1,6 @@
 use clap::CommandFactory;
 
+use super::value::byte_size;
 use super::*;
 use crate::config::preset_names;
 

@@ -10,6 +10,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::{NOT_UTF8, TextField};
+use crate::data::guard::guarded;
 
 /// Rows decoded at once.
 const ROWS: usize = 64;
@@ -38,7 +39,9 @@ pub fn batches<E>(
 ) -> Result<Result<(), String>, E> {
     let opened = File::open(path)
         .map_err(|error| format!("cannot be read: {error}"))
-        .and_then(|file| SerializedFileReader::new(file).map_err(|error| format!("not a Parquet file: {error}")))
+        .and_then(|file| {
+            library(|| SerializedFileReader::new(file)).map_err(|why| format!("not a Parquet file: {why}"))
+        })
         .and_then(|reader| Ok((text_column(&reader, field)?, reader)));
     let (column, reader) = match opened {
         Ok(opened) => opened,
@@ -48,12 +51,12 @@ pub fn batches<E>(
     let share = |row: u64| (u128::from(file_bytes) * u128::from(row) / u128::from(rows_total)) as u64;
     let (mut row, mut counted, mut batch, mut length) = (0u64, 0u64, Batch::default(), 0);
     for group in 0..reader.num_row_groups() {
-        let mut values = match group_reader(&reader, group, column) {
+        let mut values = match library(|| group_reader(&reader, group, column)) {
             Ok(values) => values,
             Err(error) => return Ok(Err(format!("cannot be read past row {row}: {error}"))),
         };
         loop {
-            let texts = match values.next_rows() {
+            let texts = match library(|| values.next_rows()) {
                 Ok(texts) if texts.is_empty() => break,
                 Ok(texts) => texts,
                 Err(error) => return Ok(Err(format!("cannot be read past row {row}: {error}"))),
@@ -80,6 +83,11 @@ pub fn batches<E>(
     batch.source_bytes = file_bytes.saturating_sub(counted);
     emit(batch)?;
     Ok(Ok(()))
+}
+
+/// Calls the library, which panics on some damaged files; after an error its reader is not used again.
+fn library<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    guarded(call).and_then(|outcome| outcome.map_err(|error| error.to_string()))
 }
 
 /// Index of the text column among the file's leaf columns.

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::hf_json;
+use crate::data::guard::guarded;
 use crate::error::{Error, Result};
 
 /// A tokenizer read from a file, with the file itself, so that it can be handed on unchanged.
 pub struct FileTokenizer {
+    path: PathBuf,
     tokenizer: tokenizers::Tokenizer,
     json: Vec<u8>,
     /// The tokenizer_config.json that lay beside it, if any.
@@ -20,9 +22,11 @@ pub struct FileTokenizer {
 impl FileTokenizer {
     /// Reads `path`, a tokenizer.json.
     pub fn open(path: &Path, json: Vec<u8>) -> Result<Self> {
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| {
-            Error::file(path, format!("expected a Hugging Face tokenizer.json, but it does not load: {error}"))
-        })?;
+        let refused = |why: String| {
+            Error::file(path, format!("expected a Hugging Face tokenizer.json, but it does not load: {why}"))
+        };
+        let loaded = guarded(|| tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string()));
+        let mut tokenizer = loaded.and_then(|loaded| loaded).map_err(refused)?;
         // A corpus is encoded whole: what the file says of padding and truncation is for batches of prompts.
         tokenizer.with_padding(None);
         tokenizer
@@ -40,7 +44,7 @@ impl FileTokenizer {
             })?;
         let vocabulary = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
         let config = read_optional(&path.with_file_name("tokenizer_config.json"))?;
-        Ok(Self { tokenizer, json, config, end_of_text, end_of_text_token, vocabulary })
+        Ok(Self { path: path.to_path_buf(), tokenizer, json, config, end_of_text, end_of_text_token, vocabulary })
     }
 
     /// One more than the highest id.
@@ -63,18 +67,19 @@ impl FileTokenizer {
 
     /// Appends the ids of `text`, without the special tokens that a post-processor would add around a prompt.
     pub fn encode_into(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|error| Error::failed(format!("the tokenizer cannot encode this text: {error}")))?;
+        let encoded = guarded(|| self.tokenizer.encode_fast(text, false).map_err(|error| error.to_string()));
+        let encoding = encoded.and_then(|encoded| encoded).map_err(|why| self.failed("encode this text", &why))?;
         out.extend_from_slice(encoding.get_ids());
         Ok(())
     }
 
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.tokenizer
-            .decode(ids, false)
-            .map_err(|error| Error::failed(format!("the tokenizer cannot decode these ids: {error}")))
+        let decoded = guarded(|| self.tokenizer.decode(ids, false).map_err(|error| error.to_string()));
+        decoded.and_then(|decoded| decoded).map_err(|why| self.failed("decode these ids", &why))
+    }
+
+    fn failed(&self, what: &str, why: &str) -> Error {
+        Error::failed(format!("{}: the tokenizer cannot {what}: {why}", self.path.display()))
     }
 
     /// The files to write into a model or data directory: (name, contents).
