@@ -38,6 +38,20 @@ impl<T: fmt::Display> fmt::Display for OneLine<T> {
     }
 }
 
+/// Shows the beginning of a value that a message quotes: a damaged file may hold one of any length.
+pub(crate) struct Short<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Short<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CHARACTERS: usize = 200;
+        let text = self.0.to_string();
+        match text.char_indices().nth(CHARACTERS) {
+            None => f.write_str(&text),
+            Some((end, _)) => write!(f, "{}... ({} bytes)", &text[..end], text.len()),
+        }
+    }
+}
+
 struct Escaped<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
 impl Write for Escaped<'_, '_> {
@@ -100,5 +114,8 @@ mod tests {
         let io = Error::io("read", odd)(io::ErrorKind::NotFound.into()).to_string();
         assert!(io.starts_with(&format!("cannot read {shown}: ")), "{io}");
         assert_eq!(Error::input("été 東京 🚀").to_string(), "été 東京 🚀");
+        let long = format!("é{}", "x".repeat(500));
+        assert_eq!(Short(&long).to_string(), format!("é{}... (502 bytes)", "x".repeat(199)));
+        assert_eq!(Short("short").to_string(), "short");
     }
 }

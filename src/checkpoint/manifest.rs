@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::storage;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 
 pub const FILE_NAME: &str = "MANIFEST";
 const FIRST_LINE: &str = "trainer manifest 1";
@@ -65,14 +65,14 @@ impl Manifest {
     }
 
     fn parse(text: &str) -> std::result::Result<Self, String> {
-        if !text.starts_with(FIRST_LINE) {
-            return Err(format!("does not begin with \"{FIRST_LINE}\""));
+        if text.lines().next() != Some(FIRST_LINE) {
+            return Err(format!("does not begin with the line \"{FIRST_LINE}\""));
         }
         let body_end = text.rfind("end ").filter(|end| text.ends_with('\n') && text[..*end].ends_with('\n'));
         let (body, last) = text.split_at(body_end.ok_or("is truncated")?);
         let mut files = BTreeMap::new();
         for line in body.lines().skip(1) {
-            let entry = parse_line(line).ok_or_else(|| format!("has an unreadable line \"{line}\""))?;
+            let entry = parse_line(line).ok_or_else(|| format!("has an unreadable line \"{}\"", Short(line)))?;
             files.insert(entry.0, entry.1);
         }
         let expected = format!("end {} files {:08x}\n", files.len(), crc32fast::hash(body.as_bytes()));
@@ -164,6 +164,7 @@ fn problems(dir: &Path, manifest: &Manifest, prefix: &str, read: &(dyn Fn(u64) +
 }
 
 fn problem(path: &Path, name: &str, expected: Entry, read: &(dyn Fn(u64) + Sync)) -> Result<Option<String>> {
+    let name = Short(name);
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => return Ok(Some(format!("{name} is not a file"))),
         Ok(found) if found.len() != expected.bytes => {
@@ -247,6 +248,10 @@ mod tests {
                 assert!(message(&dir).contains("MANIFEST"), "byte {at}");
             }
         }
+        // A later version of the format, whole.
+        let body = format!("{FIRST_LINE}2\n");
+        fs::write(&path, format!("{body}end 0 files {:08x}\n", crc32fast::hash(body.as_bytes()))).unwrap();
+        assert!(message(&dir).contains("does not begin with the line"));
         fs::remove_file(&path).unwrap();
         assert!(message(&dir).contains("MANIFEST is missing"));
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::manifest::{MANIFEST, Manifest, ShardEntry};
 use super::sampler::mix;
 use super::shard::{ShardMeta, TokenShard};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,7 +259,7 @@ pub fn open_listed(dir: &Path, entry: &ShardEntry) -> Result<TokenShard> {
             "expected the shard that {MANIFEST} lists ({} tokens, CRC-32 {}), found another ({} tokens, CRC-32 {}): the \
              directory mixes two data sets; run `trainer prepare` again",
             entry.tokens,
-            entry.crc32,
+            Short(&entry.crc32),
             shard.tokens(),
             stored.as_deref().unwrap_or("none")
         ),

@@ -42,14 +42,10 @@ fn manifests_of_checkpoints() {
     let dir = tempfile::tempdir().unwrap();
     checkpoint(dir.path());
     let whole = fs::read(dir.path().join(manifest::FILE_NAME)).unwrap();
-    let target = Target { finish: mend, ..Target::new(file!(), manifest::FILE_NAME, vec![whole.clone()]) };
+    let target = Target { finish: mend, ..Target::new(file!(), manifest::FILE_NAME, vec![whole]) };
     target.run(checkpoint, |path| {
         let dir = path.parent().unwrap();
         let verified = manifest::verify(dir);
-        let mut mended = fs::read(path).unwrap();
-        mend(&mut mended);
-        // Whatever is written in it otherwise, only the true one is taken, but for its files' order.
-        assert!(verified.is_err() || mended.len() == whole.len());
         assert_eq!(verify::verify(dir, &()).unwrap().damaged().next().is_none(), verified.is_ok());
         verified.map_err(|error| crate::error::Error::file(path, error.to_string()))
     });
@@ -83,7 +79,7 @@ fn pointers_of_runs() {
     for pointer in Pointer::ALL {
         let path = pointer.path(run.path());
         let whole = fs::read(&path).unwrap();
-        Target::new(file!(), pointer.name(), vec![whole]).run(
+        Target::new(file!(), pointer.name(), vec![whole.clone()]).run(
             |_| {},
             |edited| {
                 fs::copy(edited, &path).unwrap();
@@ -96,5 +92,6 @@ fn pointers_of_runs() {
                 resolve_model_dir(&path).map(|_| ())
             },
         );
+        fs::write(&path, whole).unwrap();
     }
 }

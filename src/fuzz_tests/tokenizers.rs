@@ -42,12 +42,15 @@ fn files() -> Vec<Vec<u8>> {
         "lowercase": true});
     let fallback = json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]});
+    // SentencePiece's table of replacements in base64: 256 empty units, then one text.
+    let charsmap = format!("AAQA{}AABhAA==", "AAAA".repeat(341));
+    let precompiled = json!({"type": "Precompiled", "precompiled_charsmap": charsmap});
     let dir = tempfile::tempdir().unwrap();
     Tokenizer::bytes().save(dir.path()).unwrap();
     vec![
         fs::read(dir.path().join("tokenizer.json")).unwrap(),
         file(normalizers, split, fallback, bpe),
-        file(Value::Null, metaspace.clone(), metaspace, unigram),
+        file(precompiled, metaspace.clone(), metaspace, unigram),
         file(
             bert,
             json!({"type": "BertPreTokenizer"}),

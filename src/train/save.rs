@@ -16,7 +16,7 @@ use crate::checkpoint::optimizer_files::file_name;
 use crate::checkpoint::{CheckpointWriter, Dtype, OptimizerFiles, TensorEntry};
 use crate::config::{Config, Precision};
 use crate::data::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use crate::model::{Buffers, Decoder, HostBuffers};
 use crate::parallel::Replica;
 use crate::parallel::session::{lead, together};
@@ -63,7 +63,7 @@ impl LoopState {
         let json = fs::read(&path).map_err(Error::io("read", &path))?;
         let refused =
             |why: String| Error::file(&path, format!("is not the state of a run: {why}; take another checkpoint"));
-        let state: Self = serde_json::from_slice(&json).map_err(|error| refused(error.to_string()))?;
+        let state: Self = serde_json::from_slice(&json).map_err(|error| refused(Short(error).to_string()))?;
         if state.step > MOST_STEPS || state.tokens > MOST_TOKENS || state.updates > state.step {
             let (step, updates, tokens) = (state.step, state.updates, state.tokens);
             return Err(refused(format!("{updates} updates in {step} steps of {tokens} tokens together")));

@@ -11,6 +11,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::{NOT_UTF8, TextField};
 use crate::data::guard::guarded;
+use crate::error::Short;
 
 /// Rows decoded at once.
 const ROWS: usize = 64;
@@ -87,7 +88,7 @@ pub fn batches<E>(
 
 /// Calls the library, which panics on some damaged files; after an error its reader is not used again.
 fn library<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    guarded(call).and_then(|outcome| outcome.map_err(|error| error.to_string()))
+    guarded(call).and_then(|outcome| outcome.map_err(|error| Short(error).to_string()))
 }
 
 /// Index of the text column among the file's leaf columns.
@@ -100,7 +101,7 @@ fn text_column(reader: &SerializedFileReader<File>, field: &TextField) -> Result
             && column.max_rep_level() == 0
     };
     field.names().iter().find_map(|name| (0..columns.len()).find(|&index| is_text(name, index))).ok_or_else(|| {
-        let names: Vec<String> = columns.iter().map(|column| column.path().string()).collect();
+        let names: Vec<String> = columns.iter().map(|column| Short(column.path().string()).to_string()).collect();
         format!("has no text column {} (its columns: {})", field.describe(), names.join(", "))
     })
 }

@@ -3,9 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::hf_json;
 use crate::data::guard::guarded;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
+
+/// Bytes. The longest tokens in use are runs of some hundred spaces.
+const LONGEST_TOKEN: usize = 4096;
 
 /// A tokenizer read from a file, with the file itself, so that it can be handed on unchanged.
 pub struct FileTokenizer {
@@ -23,8 +28,9 @@ impl FileTokenizer {
     /// Reads `path`, a tokenizer.json.
     pub fn open(path: &Path, json: Vec<u8>) -> Result<Self> {
         let refused = |why: String| {
-            Error::file(path, format!("expected a Hugging Face tokenizer.json, but it does not load: {why}"))
+            Error::file(path, format!("expected a Hugging Face tokenizer.json, but it does not load: {}", Short(why)))
         };
+        check_tokens(&json).map_err(refused)?;
         let loaded = guarded(|| tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string()));
         let mut tokenizer = loaded.and_then(|loaded| loaded).map_err(refused)?;
         // A corpus is encoded whole: what the file says of padding and truncation is for batches of prompts.
@@ -79,7 +85,7 @@ impl FileTokenizer {
     }
 
     fn failed(&self, what: &str, why: &str) -> Error {
-        Error::failed(format!("{}: the tokenizer cannot {what}: {why}", self.path.display()))
+        Error::failed(format!("{}: the tokenizer cannot {what}: {}", self.path.display(), Short(why)))
     }
 
     /// The files to write into a model or data directory: (name, contents).
@@ -89,6 +95,35 @@ impl FileTokenizer {
             .clone()
             .unwrap_or_else(|| format!("{:#}\n", hf_json::config_json(&self.end_of_text_token)).into_bytes());
         [("tokenizer.json", self.json.clone()), ("tokenizer_config.json", config)]
+    }
+}
+
+/// The library keeps a Unigram vocabulary as a tree with a level a byte, which it frees level within level: a long token would
+/// exhaust the stack, and that ends a process without a word.
+///
+/// # Errors
+/// A longer token than any vocabulary has, in words.
+fn check_tokens(json: &[u8]) -> std::result::Result<(), String> {
+    #[derive(Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        vocab: Vec<(String, serde::de::IgnoredAny)>,
+    }
+    let model = match serde_json::from_slice(json) {
+        Ok(File { model }) => model,
+        // The library would look at both.
+        Err(error) if error.to_string().contains("duplicate field") => return Err(error.to_string()),
+        // Another model, or for the library to refuse.
+        Err(_) => return Ok(()),
+    };
+    match model.vocab.iter().map(|(token, _)| token.len()).max() {
+        Some(longest) if longest > LONGEST_TOKEN => {
+            Err(format!("a token of its vocabulary has {longest} bytes, expected at most {LONGEST_TOKEN}"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Files of one JSON object a line: read whole, or appended to by one process at a time.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -48,7 +48,7 @@ fn read_with<T: DeserializeOwned>(path: &Path, longest: u64) -> Result<Vec<T>> {
 fn parse<T: DeserializeOwned>(line: &str) -> std::result::Result<T, String> {
     serde_json::from_str(line).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
-            error.to_string().split(" at line ").next().unwrap_or_default().to_string()
+            Short(error.to_string().split(" at line ").next().unwrap_or_default()).to_string()
         }
         _ => "expected a JSON object".to_string(),
     })
