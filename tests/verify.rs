@@ -55,7 +55,8 @@ fn runs_data_and_models_of_the_program_are_whole() {
 #[test]
 fn damage_is_named_and_paths_that_are_nothing_are_wrong_input() {
     let place = Place::new();
-    run(&mut place.train("run", "train.steps=4 checkpoint.every=2")).success();
+    let sets = "train.steps=4 checkpoint.every=2";
+    run(&mut place.train("run", sets)).success();
     let latest = whole_latest(&place.path("run"));
     let weights = latest.join("model/model.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
@@ -73,7 +74,7 @@ fn damage_is_named_and_paths_that_are_nothing_are_wrong_input() {
     assert_eq!(checks.iter().filter(|check| check["ok"] == false).count(), 2, "{checks:?}");
     // What it says to do is what makes it whole.
     fs::write(&pointer, "step-00000002\n").unwrap();
-    run(place.train("run", "").arg("--resume")).success();
+    run(place.train("run", sets).arg("--resume")).success();
     checked(&place.path("run"), 0, "run");
 
     for name in ["absent", "text", "text/0.txt"] {

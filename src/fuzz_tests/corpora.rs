@@ -31,6 +31,11 @@ fn read(path: &Path) -> Result<()> {
         Ok(())
     });
     assert!(stopped.is_ok());
+    if let Some(skip) = &skipped
+        && skip.reason.contains("gave up")
+    {
+        eprintln!("GAVEUP {}", skip.reason);
+    }
     skipped.map_or(Ok(()), |Skip { path, reason, .. }| Err(Error::file(path, reason)))
 }
 

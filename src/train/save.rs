@@ -210,3 +210,37 @@ pub fn load<B: DecoderBackend>(
     state.loss_scale = loop_state.loss_scale;
     Ok((state, loop_state))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    /// What goes on counts up from these numbers, and the rules of the loss scale keep it within bounds.
+    #[test]
+    fn states_that_no_run_comes_to_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole: serde_json::Value = serde_json::from_slice(&fixtures::state(4)).unwrap();
+        let read = |change: serde_json::Value| {
+            let mut state = whole.clone();
+            state.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            fs::write(dir.path().join(STATE), state.to_string()).unwrap();
+            LoopState::read(dir.path()).map_err(|error| error.to_string())
+        };
+        let scale = |scale: f64, clean: u64, hysteresis: u32| serde_json::json!({"loss_scale": {"scale": scale, "clean_steps": clean, "hysteresis": hysteresis}});
+        for sound in [serde_json::json!({}), scale(65_536.0, 999, 2), scale(1.0, 0, 1)] {
+            read(sound).unwrap();
+        }
+        for (odd, why) in [
+            (serde_json::json!({"updates": 5}), "5 updates in 4 steps"),
+            (serde_json::json!({"step": u64::MAX}), "in 18446744073709551615 steps"),
+            (serde_json::json!({"tokens": u64::MAX}), "of 18446744073709551615 tokens"),
+            (scale(0.5, 0, 2), "no loss scale is"),
+            (scale(2.0, 1000, 2), "no loss scale is"),
+            (scale(2.0, 0, 0), "no loss scale is"),
+        ] {
+            let refused = read(odd).unwrap_err();
+            assert!(refused.contains(why) && refused.contains("state.json"), "{refused}");
+        }
+    }
+}
