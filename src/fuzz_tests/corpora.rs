@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
@@ -27,15 +27,13 @@ fn read(path: &Path) -> Result<()> {
             bytes += fragment.text.len();
             Ok(())
         };
-        unit.for_each(&field, each, |skip: Skip| skipped = Some(skip)).unwrap();
+        // A row without a text is no damage.
+        let is_null = |skip: &Skip| skip.reason == "has no text (null)";
+        unit.for_each(&field, each, |skip| skipped = skipped.take().or(Some(skip).filter(|skip| !is_null(skip))))
+            .unwrap();
         Ok(())
     });
     assert!(stopped.is_ok());
-    if let Some(skip) = &skipped
-        && skip.reason.contains("gave up")
-    {
-        eprintln!("GAVEUP {}", skip.reason);
-    }
     skipped.map_or(Ok(()), |Skip { path, reason, .. }| Err(Error::file(path, reason)))
 }
 
@@ -54,11 +52,14 @@ fn text() {
     Target::new(file!(), "file.py", vec!["# été\ndef f(x):\n\treturn 3\n".into()]).run(|_| {}, read);
 }
 
-fn parquet(compression: Compression, schema: &str, dictionary: bool) -> Vec<u8> {
+fn parquet(compression: Compression, schema: &str, version: WriterVersion) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.parquet");
-    let properties =
-        WriterProperties::builder().set_compression(compression).set_dictionary_enabled(dictionary).build();
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_dictionary_enabled(compression != Compression::UNCOMPRESSED)
+        .set_writer_version(version)
+        .build();
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let optional = schema.get_fields()[0].is_optional();
     let mut writer = SerializedFileWriter::new(File::create(&path).unwrap(), schema, Arc::new(properties)).unwrap();
@@ -79,8 +80,17 @@ fn parquet(compression: Compression, schema: &str, dictionary: bool) -> Vec<u8> 
 #[test]
 fn parquet_files() {
     let files = vec![
-        parquet(Compression::UNCOMPRESSED, "message m { required binary text (UTF8); }", false),
-        parquet(Compression::ZSTD(ZstdLevel::default()), "message m { required binary text; }", true),
+        parquet(Compression::UNCOMPRESSED, "message m { required binary text (UTF8); }", WriterVersion::PARQUET_1_0),
+        parquet(
+            Compression::ZSTD(ZstdLevel::default()),
+            "message m { required binary text; }",
+            WriterVersion::PARQUET_1_0,
+        ),
+        parquet(
+            Compression::ZSTD(ZstdLevel::default()),
+            "message m { optional binary text; }",
+            WriterVersion::PARQUET_2_0,
+        ),
     ];
     // A page says its size in 31 bits, which the library reserves before it looks; the operating system gives none of it that
     // is not written to.
