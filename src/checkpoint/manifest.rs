@@ -174,7 +174,10 @@ fn problem(path: &Path, name: &str, expected: Entry, read: &(dyn Fn(u64) + Sync)
         Err(error)
             if matches!(
                 error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::InvalidFilename
+                    | io::ErrorKind::InvalidInput
             ) =>
         {
             return Ok(Some(format!("{name} is missing")));
@@ -253,10 +256,14 @@ mod tests {
                 assert!(message(&dir).contains("MANIFEST"), "byte {at}");
             }
         }
-        // A name that no file system takes, whole.
-        let body = format!("{FIRST_LINE}\n00000000 0 {}\n", "x".repeat(5000));
-        fs::write(&path, format!("{body}end 1 files {:08x}\n", crc32fast::hash(body.as_bytes()))).unwrap();
-        assert!(message(&dir).contains("... (5000 bytes) is missing"));
+        // Names that no file system takes, whole.
+        for (name, shown) in
+            [("x".repeat(5000), "... (5000 bytes) is missing"), ("a\0b".to_string(), r"a\u{0}b is missing")]
+        {
+            let body = format!("{FIRST_LINE}\n00000000 0 {name}\n");
+            fs::write(&path, format!("{body}end 1 files {:08x}\n", crc32fast::hash(body.as_bytes()))).unwrap();
+            assert!(message(&dir).contains(shown), "{}", message(&dir));
+        }
         // A later version of the format, whole.
         let body = format!("{FIRST_LINE}2\n");
         fs::write(&path, format!("{body}end 0 files {:08x}\n", crc32fast::hash(body.as_bytes()))).unwrap();

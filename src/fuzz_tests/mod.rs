@@ -1,7 +1,7 @@
 //! Damaged and hostile files, made up by proptest from whole ones: every reader of the program must give a sound value or one
 //! clear sentence that names the file. None may panic, and none may ask for memory that the file does not account for.
 //!
-//! `TRAINER_FUZZ_CASES` is the number of cases a test (default 300); with `TRAINER_FUZZ_SECONDS` each test goes on for that
+//! `TRAINER_FUZZ_CASES` is the number of cases a test (default 150); with `TRAINER_FUZZ_SECONDS` each test goes on for that
 //! long. What once failed is in proptest-regressions/fuzz_tests/ and is tried first; each such finding has a plain test beside
 //! the code that it was found in.
 
@@ -88,7 +88,7 @@ fn cases<S: Strategy>(
     strategy: S,
     test: impl Fn(S::Value) -> std::result::Result<(), TestCaseError>,
 ) {
-    let each = variable("TRAINER_FUZZ_CASES", 300);
+    let each = variable("TRAINER_FUZZ_CASES", 150);
     let seconds = Duration::from_secs(variable("TRAINER_FUZZ_SECONDS", 0));
     let config = Config { cases: each as u32, source_file: Some(source), ..Config::default() };
     let (started, mut tried) = (Instant::now(), 0);
