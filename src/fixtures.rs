@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::data::prepare::{self, PrepareOptions};
 use crate::data::tokenizer::Tokenizer;
 use crate::model::{Architecture, HostBuffers, ParameterTable};
-use crate::report::metrics::{MetricsLog, StepRecord, ValidationRecord};
+use crate::report::metrics::{MetricsLog, Record, StepRecord, ValidationRecord};
 use crate::report::sessions::{Ended, Outcome, SessionLog};
 use crate::train::run::CONFIG;
 use crate::train::save::{LoopState, STATE};
@@ -77,10 +77,11 @@ pub fn run(dir: &Path) {
             seconds,
             communication: None,
         };
-        metrics.write_step(record).unwrap();
+        assert!(metrics.write(&Record::Step(record)).is_none());
         session.step();
         if step % 2 == 0 {
-            metrics.write_validation(ValidationRecord { step, val_loss: loss }).unwrap();
+            let validation = ValidationRecord { step, val_loss: loss, pass_at_1: None };
+            assert!(metrics.write(&Record::Validation(validation)).is_none());
             let writer = CheckpointWriter::begin(dir, step).unwrap();
             model(&writer.model_dir().unwrap(), u64::MAX);
             optimizer(&writer.path().join(file_name(0, 1)));

@@ -9,6 +9,7 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+mod breakdown;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

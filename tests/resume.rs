@@ -1,25 +1,24 @@
 //! A run that is killed or stopped, and resumed, is the run that nobody disturbed: the same bits of weights and optimizer
 //! state, the same metrics.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use trainer::checkpoint::layout::list_steps;
 use trainer_backends::dropout::mix64;
 
+use crate::running::{Running, send};
 use crate::support::{Place, lines_so_far, metrics, run, whole_latest};
 
+/// TRAINER_KILLS asks for more.
 const KILLS: usize = 20;
 const KILLS_A_RUN: usize = 4;
 /// Accumulation over two micro-batches, dropout on (the small configuration), a checkpoint every 5 steps.
 const RUN: &str = "train.steps=60 checkpoint.every=5 validation.every=10";
 /// The first steps overflow, and halve the scale once each.
 const OVERFLOWING: &str = "train.steps=30 checkpoint.every=5 train.precision=fp16 train.loss_scale=1e9";
-/// No test waits longer than this for a moment to come.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What must be the same after any number of interruptions.
 #[derive(PartialEq)]
@@ -64,62 +63,15 @@ impl Outcome {
     }
 }
 
-/// A running trainer; what it says goes to a file.
-struct Running {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Running {
-    fn start(place: &Place, command: &mut Command) -> Self {
-        let log = place.path("stderr.txt");
-        let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
-        Self { child, log }
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// Waits for a moment; false if the process ended before it came.
-    #[track_caller]
-    fn wait_for(&mut self, moment: impl Fn(&Self) -> bool) -> bool {
-        let started = Instant::now();
-        while !moment(self) {
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
-            }
-            assert!(started.elapsed() < PATIENCE, "the moment did not come: {}", self.said());
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        true
-    }
-
-    /// Kills it as `kill -9` does; true if that found it alive. A process that ended by itself must have done so in peace.
-    #[track_caller]
-    fn kill(mut self) -> bool {
-        self.child.kill().unwrap();
-        let status = self.child.wait().unwrap();
-        let said = self.said();
-        assert!(!said.contains("error") && !said.contains("panicked"), "{status}: {said}");
-        !status.success()
-    }
-
-    /// Waits for its end.
-    fn end(mut self) -> (ExitStatus, String) {
-        let status = self.child.wait().unwrap();
-        (status, self.said())
-    }
-}
-
-/// Kills and resumes runs, `KILLS_A_RUN` times each, until there have been `KILLS`; each run is then resumed until it
+/// Kills and resumes runs, `KILLS_A_RUN` times each, until there have been enough; each run is then resumed until it
 /// finishes.
 ///
 /// A moment is drawn as a line of the metrics, from all over the run, and a delay after it that lasts for some steps:
 /// moments by the clock alone would pile up at the start of a run wherever the machine is busy. Every fourth kill then
 /// waits until a checkpoint is being written.
 #[test]
-fn killed_at_twenty_random_moments() {
+fn killed_at_random_moments() {
+    let kills = std::env::var("TRAINER_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let place = Place::new();
     run(&mut place.train("undisturbed", RUN)).success();
     let undisturbed = Outcome::of(&place.path("undisturbed"));
@@ -132,7 +84,7 @@ fn killed_at_twenty_random_moments() {
     let mut draws = (0..).map(|i| (mix64(seed ^ mix64(i)) >> 11) as f64 / (1u64 << 53) as f64);
     let mut share = || draws.next().unwrap();
     let (mut killed_at, mut while_saving, mut runs) = (Vec::new(), 0, 0);
-    while killed_at.len() < KILLS {
+    while killed_at.len() < kills {
         runs += 1;
         let out = format!("killed-{runs}");
         let checkpoints = place.path(&out).join("checkpoints");
@@ -168,7 +120,8 @@ fn killed_at_twenty_random_moments() {
     );
 }
 
-/// fp16 with a loss scale that overflows: its state (scale, clean steps, hysteresis) goes on where it was.
+/// fp16 with a loss scale that overflows, three times in a row, with accumulation and dropout: the scale's state (scale,
+/// clean steps, hysteresis) goes on where it was.
 #[test]
 fn killed_while_the_loss_scale_comes_down() {
     let place = Place::new();
@@ -178,7 +131,7 @@ fn killed_while_the_loss_scale_comes_down() {
     assert!((7..25).contains(&skipped), "{skipped} steps overflowed");
 
     let out = place.path("killed");
-    for lines in [7, 14] {
+    for lines in [7, 14, 22] {
         let mut running = Running::start(&place, place.train("killed", OVERFLOWING).arg("--resume"));
         assert!(running.wait_for(|_| lines_so_far(&out) >= lines) && running.kill(), "it ended by itself");
         let state = fs::read(whole_latest(&out).join("state.json")).unwrap();
@@ -202,14 +155,9 @@ fn resuming_a_finished_run() {
 
 #[cfg(unix)]
 mod signals {
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
+    use nix::sys::signal::Signal;
 
     use super::*;
-
-    fn send(running: &Running, signal: Signal) {
-        kill(Pid::from_raw(running.child.id() as i32), signal).unwrap();
-    }
 
     /// The step is finished and saved, the exit code is 0, and the resumed run gives the same bits.
     #[test]

@@ -61,7 +61,7 @@ fn the_killed_run() {
         if step % 4 == 1 {
             mark_best(&run, step).unwrap();
         }
-        retain(&run, 2, 10).unwrap();
+        retain(&run, &Retention { last: 2, every: 10, hours: 0.0 }, |_| None).unwrap();
         step = step.max(1) + 1;
     }
 }

@@ -41,7 +41,7 @@ pub fn existing_dir(run_dir: &Path, step: u64) -> Option<PathBuf> {
 }
 
 /// The names in `RUN/checkpoints`; empty where there is no such directory.
-pub(super) fn entry_names(run_dir: &Path) -> Result<Vec<String>> {
+pub(crate) fn entry_names(run_dir: &Path) -> Result<Vec<String>> {
     let dir = checkpoints_dir(run_dir);
     let entries = match fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

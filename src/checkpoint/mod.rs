@@ -31,7 +31,7 @@ pub use lock::RunLock;
 pub use lookup::{Found, ModelLocation, best, find_latest, latest, resolve_model_dir};
 pub use manifest::verify;
 pub use optimizer_files::OptimizerFiles;
-pub use retention::{clean_stale, retain};
+pub use retention::{Retention, clean_stale, retain};
 pub use safetensors::Dtype;
 pub use tensor_file::{TensorEntry, TensorFile};
 pub use writer::CheckpointWriter;

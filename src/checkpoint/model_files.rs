@@ -1,25 +1,16 @@
-//! A decoder's weights from and to a Hugging Face directory.
+//! A model directory's weights, and the same in other files.
 
-use std::borrow::Cow;
-use std::ops::Range;
 use std::path::Path;
 
-use burn_tensor::Tensor;
 use safetensors::Dtype;
-use trainer_backends::DecoderBackend;
 
-use super::element::encode_f32;
 use super::hugging_face::{
-    ConfigExtras, DEFAULT_SHARD_BYTES, ModelConfig, Source, WeightLayout, WeightsReader, names_and_shapes, read_config,
-    write_config, write_weights,
+    ModelConfig, Source, WeightLayout, WeightsReader, names_and_shapes, read_config, write_weights,
 };
-use super::optimizer_files::part_name;
 use super::tensor_file::TensorEntry;
 use crate::config::Precision;
 use crate::error::Result;
-use crate::model::table::Entry;
-use crate::model::weights::download_one;
-use crate::model::{Buffers, HostBuffers, ParameterTable};
+use crate::model::{HostBuffers, ParameterTable};
 
 /// safetensors' name of a precision.
 pub fn dtype(precision: Precision) -> Dtype {
@@ -109,45 +100,4 @@ pub fn load_model(dir: &Path) -> Result<(ModelConfig, HostBuffers)> {
     let files = ModelFiles::open(dir)?;
     let weights = files.load()?;
     Ok((files.config, weights))
-}
-
-/// One tensor of flat device buffers, fetched when it is written, in `dtype`.
-pub fn device_entry<'a, B: DecoderBackend>(
-    prefix: &str,
-    entry: &'a Entry,
-    buffers: &'a Buffers<B>,
-    dtype: Dtype,
-) -> TensorEntry<'a> {
-    let group = buffers[entry.group].clone();
-    TensorEntry::lazy(format!("{prefix}{}", entry.name), dtype, entry.shape.clone(), move || {
-        let values = download_one(&group.slice([entry.range()]));
-        Ok(Cow::Owned(encode_f32(&values, dtype)?.into_owned()))
-    })
-}
-
-/// Of a flattened tensor, the elements `part`, from a flat device buffer where they begin at `start`; fp32.
-pub fn device_part<'a, B: DecoderBackend>(
-    name: &str,
-    buffer: &Tensor<B, 1>,
-    part: &Range<usize>,
-    start: usize,
-) -> TensorEntry<'a> {
-    let (buffer, len) = (buffer.clone(), part.len());
-    TensorEntry::lazy(part_name(name, part), Dtype::F32, vec![len], move || {
-        let values = download_one(&buffer.slice([start..start + len]));
-        Ok(Cow::Owned(encode_f32(&values, Dtype::F32)?.into_owned()))
-    })
-}
-
-/// Writes config.json, generation_config.json and the weights, in `extras.dtype`, from a device.
-pub fn save_model<B: DecoderBackend>(
-    dir: &Path,
-    arch: &crate::model::Architecture,
-    extras: &ConfigExtras,
-    table: &ParameterTable,
-    weights: &Buffers<B>,
-) -> Result<()> {
-    write_config(dir, arch, extras)?;
-    let entries = table.entries.iter().map(|entry| device_entry::<B>("", entry, weights, extras.dtype));
-    write_weights(dir, entries, DEFAULT_SHARD_BYTES)
 }

@@ -7,20 +7,42 @@ use super::layout::{self, Pointer, REPLACED, TEMPORARY, TRASH};
 use super::storage;
 use crate::error::Result;
 
-/// Removes old checkpoints; returns the steps removed, in ascending order.
-///
-/// Kept are the `keep_last` newest (at least one), every step that is a multiple of `keep_every` (0: none for that
-/// reason), and those that `latest` and `best` name.
-pub fn retain(run_dir: &Path, keep_last: usize, keep_every: u64) -> Result<Vec<u64>> {
+/// Which checkpoints are kept, beside those that `latest` and `best` name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retention {
+    /// The newest ones, at least one.
+    pub last: usize,
+    /// Every step that is a multiple of this; 0 means none.
+    pub every: u64,
+    /// Of every so many hours of training the first one; 0 means none. Training's own time counts, not the clock's.
+    pub hours: f64,
+}
+
+/// Removes old checkpoints; returns the steps removed, in ascending order. `training_hours` tells for how long a checkpoint's
+/// run had trained; one that does not tell is kept where hours count.
+pub fn retain(
+    run_dir: &Path,
+    retention: &Retention,
+    training_hours: impl Fn(&Path) -> Option<f64>,
+) -> Result<Vec<u64>> {
     let steps = layout::list_steps(run_dir)?;
     let mut named = Vec::new();
     for pointer in Pointer::ALL {
         named.extend(pointer.read(run_dir)?);
     }
-    let old = &steps[..steps.len().saturating_sub(keep_last.max(1))];
+    let old = &steps[..steps.len().saturating_sub(retention.last.max(1))];
     let mut removed = Vec::new();
+    let mut last_period = None;
     for &step in old {
-        if named.contains(&step) || (keep_every > 0 && step % keep_every == 0) {
+        let period = || layout::existing_dir(run_dir, step).and_then(|dir| training_hours(&dir));
+        if retention.hours > 0.0 {
+            let period = period().map(|hours| (hours / retention.hours).floor());
+            if period.is_none() || period != last_period {
+                last_period = period;
+                continue;
+            }
+        }
+        if named.contains(&step) || (retention.every > 0 && step % retention.every == 0) {
             continue;
         }
         if let Some(dir) = layout::existing_dir(run_dir, step) {
@@ -92,18 +114,39 @@ mod tests {
     #[test]
     fn retention_keeps_the_newest_the_multiples_and_the_named() {
         let run = tempfile::tempdir().unwrap();
-        assert!(retain(run.path(), 2, 100).unwrap().is_empty());
+        let retain = |last, every| {
+            super::retain(run.path(), &Retention { last, every, hours: 0.0 }, |_| panic!("nobody asked for hours"))
+        };
+        assert!(retain(2, 100).unwrap().is_empty());
         (1..=10).for_each(|step| save(run.path(), step * 10, "{}"));
         mark_best(run.path(), 20).unwrap();
-        assert_eq!(retain(run.path(), 2, 50).unwrap(), [10, 30, 40, 60, 70, 80]);
+        assert_eq!(retain(2, 50).unwrap(), [10, 30, 40, 60, 70, 80]);
         assert_eq!(list_steps(run.path()).unwrap(), [20, 50, 90, 100]);
         // A run that went back to an older checkpoint: latest is not the newest.
         Pointer::Latest.write(run.path(), 50).unwrap();
-        assert_eq!(retain(run.path(), 0, 0).unwrap(), [90]);
+        assert_eq!(retain(0, 0).unwrap(), [90]);
         assert_eq!(list_steps(run.path()).unwrap(), [20, 50, 100]);
         mark_best(run.path(), 100).unwrap();
-        assert_eq!(retain(run.path(), 1, 0).unwrap(), [20]);
+        assert_eq!(retain(1, 0).unwrap(), [20]);
         assert!(latest(run.path()).unwrap().unwrap().ends_with("step-00000050"));
+    }
+
+    #[test]
+    fn retention_by_time_keeps_the_first_of_every_period() {
+        let run = tempfile::tempdir().unwrap();
+        // Step s after s * 0.3 hours; one does not tell.
+        (1..=12).for_each(|step| save(run.path(), step, "{}"));
+        let hours = |dir: &Path| {
+            let step = layout::parse_step_name(dir.file_name()?.to_str()?)?;
+            (step != 6).then_some(step as f64 * 0.3)
+        };
+        let retention = Retention { last: 1, every: 0, hours: 1.0 };
+        // Hours 0.3 to 0.9, 1.2 to 1.5 and (unknown) and 2.1 to 2.7, 3.0 to 3.3; the newest, 3.6, is kept anyway.
+        assert_eq!(retain(run.path(), &retention, hours).unwrap(), [2, 3, 5, 8, 9, 11]);
+        assert_eq!(list_steps(run.path()).unwrap(), [1, 4, 6, 7, 10, 12]);
+        assert!(retain(run.path(), &retention, hours).unwrap().is_empty());
+        // Without hours only the newest stays.
+        assert_eq!(retain(run.path(), &Retention { hours: 0.0, ..retention }, hours).unwrap(), [1, 4, 6, 7, 10]);
     }
 
     #[test]

@@ -8,9 +8,10 @@ use super::args::Global;
 use super::choose_device;
 use crate::config::Precision;
 use crate::error::{Error, Result};
+use crate::report::memory::machine_memory;
 use crate::report::peak::peak_flops;
 use crate::report::voice;
-use crate::train::run::DeviceFacts;
+use crate::train::device::DeviceFacts;
 use crate::train::state::dtype;
 
 /// A command's work, for whichever backend was chosen.
@@ -58,6 +59,7 @@ pub fn facts(choice: &Choice, precision: Precision) -> DeviceFacts {
         description: format!("{}: {} ({})", choice.backend, choice.device.name, choice.device.api),
         peak_flops: peak_flops(&choice.device.name, precision),
         max_binding_bytes: choice.device.max_binding_bytes,
+        memory_bytes: choice.device.memory_bytes.or_else(|| (choice.backend == Backend::Cpu).then(machine_memory)),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::parallel::Alone;
 use crate::report::progress::duration;
 use crate::report::voice::say;
 use crate::train::input::TrainingData;
-use crate::train::run::{self, RunRequest, RunSummary};
+use crate::train::run::{self, Resume, RunRequest, RunSummary};
 
 /// What a demo's configuration has in place of a path to data.
 pub const DATA_PATH: &str = "built-in exercises";
@@ -45,7 +45,14 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     let data = training_data(args.seed, &args.out)?;
     // The demo is to be run again and again: an earlier one makes way.
     remove_earlier(args)?;
-    let request = RunRequest { config, out: args.out.clone(), init_from: None, resume: false, group: Arc::new(Alone) };
+    let request = RunRequest {
+        config,
+        out: args.out.clone(),
+        init_from: None,
+        resume: Resume::Never,
+        max_hours: None,
+        group: Arc::new(Alone),
+    };
     let summary = with_backend(global, Train { request, data: &data })?;
     if !summary.finished {
         return Ok(());
@@ -98,9 +105,9 @@ fn corpus(seed: u64, tokenizer: Tokenizer) -> Result<TrainingData> {
     }
     let vocab = Some(tokenizer.vocab_size());
     Ok(TrainingData {
-        train: Dataset::from_tokens(train, vocab)?,
-        val: Some(Dataset::from_tokens(val, vocab)?),
-        tokenizer: Some(tokenizer),
+        train: Arc::new(Dataset::from_tokens(train, vocab)?),
+        val: Some(Arc::new(Dataset::from_tokens(val, vocab)?)),
+        tokenizer: Some(Arc::new(tokenizer)),
     })
 }
 

@@ -29,6 +29,7 @@ use clap::Parser;
 use serde::Serialize;
 use trainer_backends::discovery::{Choice, choose};
 
+use crate::breakdown;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::parallel::{launch, session};
@@ -47,23 +48,23 @@ pub fn run() -> ExitCode {
     };
     let command = command.unwrap_or_else(|| Command::Demo(Default::default()));
     // burn and its drivers panic where a device fails (out of memory, lost); that is a failed run, not a wrong usage.
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| dispatch(command, &global)))
-        .unwrap_or_else(|_| Err(Error::failed("the program or the device broke down; the message above says where")));
+    let done = breakdown::caught(|| dispatch(command, &global))
+        .unwrap_or_else(|| Err(Error::failed("the program or the device broke down; the message above says where")));
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => session::fail(&error),
     }
 }
 
-fn dispatch(command: Command, global: &Global) -> Result<()> {
+fn dispatch(command: Command, global: &Global) -> Result<ExitCode> {
     if global.devices.is_some_and(|devices| devices > 1) && !matches!(command, Command::Train(_) | Command::Estimate(_))
     {
         return Err(Error::input("--devices is for train and estimate: this command runs on one device, leave it out"));
     }
     match command {
+        Command::Train(args) => return train::run(&args, global),
         Command::Demo(args) => demo::run(&args, global),
         Command::Prepare(args) => prepare::run(&args, global),
-        Command::Train(args) => train::run(&args, global),
         Command::Evaluate(args) => evaluate::run(&args, global),
         Command::Logits(args) => logits::run(&args, global),
         Command::Generate(args) => generate::run(&args, global),
@@ -79,7 +80,8 @@ fn dispatch(command: Command, global: &Global) -> Result<()> {
         Command::Selftest(args) => selftest::run(&args, global),
         Command::Completions(args) => completions::completions(&args, global),
         Command::Man(args) => completions::man(&args, global),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The device that `--backend` and `--device` name.

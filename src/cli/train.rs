@@ -1,20 +1,29 @@
 //! `trainer train`
 
+use std::process::ExitCode;
+
 use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
 
 use super::args::{Global, TrainArgs};
 use super::backend::{Task, facts, on_device};
-use super::{choose_device, demo, print_json, ranks, resolve};
+use super::{choose_device, demo, print, print_json, ranks, resolve};
+use crate::breakdown;
 use crate::config::Config;
 use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::parallel::agreement::{Facts, agree};
 use crate::report::voice::say;
 use crate::train::input::TrainingData;
-use crate::train::run::{self, RunRequest, RunSummary, stored_config};
+use crate::train::run::{self, DryRun, Resume, RunRequest, RunSummary, goes_on, stored_config};
 
-pub fn run(args: &TrainArgs, global: &Global) -> Result<()> {
+pub fn run(args: &TrainArgs, global: &Global) -> Result<ExitCode> {
+    if args.resume == Resume::Always && args.init_from.is_some() {
+        return Err(Error::input(
+            "--resume and --init-from cannot be used together: a run that goes on has its own weights; leave --resume out to \
+             start from the model, or to go on with a run that did",
+        ));
+    }
     let group = ranks::join(args, global)?;
     let set_up = set_up(args, global);
     // Ranks compare what they are about to do; an error of one of them is then everybody's.
@@ -27,10 +36,22 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<()> {
         return Err(Error::failed("the ranks disagree on whether this rank has failed"));
     };
     let (out, init_from) = (args.out.clone(), args.init_from.clone());
-    let request = RunRequest { config, out, init_from, resume: args.resume, group: group.clone() };
+    let (resume, max_hours) = (args.resume, args.max_hours);
+    let request = RunRequest { config, out, init_from, resume, max_hours, group: group.clone() };
     say(&format!("backend {}", choice.reason));
+    if args.dry_run {
+        if group.size() > 1 {
+            return Err(Error::input("--dry-run tries one device: leave --devices, mpirun or srun out"));
+        }
+        let would = on_device(&choice, Try { request, data: &data })?;
+        let shown = if args.json { print_json(&would) } else { print(&format!("{would}")) };
+        return shown.map(|()| ExitCode::SUCCESS);
+    }
     let summary = on_device(&choice, Train { request, data: &data })?;
-    if args.json && group.rank() == 0 { print_json(&summary) } else { Ok(()) }
+    if args.json && group.rank() == 0 {
+        print_json(&summary)?;
+    }
+    Ok(summary.stopped.map_or(ExitCode::SUCCESS, |stop| stop.exit_code()))
 }
 
 /// Everything that can be wrong with the options, the data and the device.
@@ -51,29 +72,44 @@ fn facts_of((config, data, choice): &(Config, TrainingData, Choice), args: &Trai
     let mut facts = Facts::of(config)?;
     let fingerprint = |data: &Dataset| format!("{:016x}", data.fingerprint());
     facts.add("the training data's fingerprint", fingerprint(&data.train));
-    facts.add("the validation data's fingerprint", data.val.as_ref().map_or("none".into(), fingerprint));
+    facts.add("the validation data's fingerprint", data.val.as_deref().map_or("none".into(), fingerprint));
     facts.add("the backend", choice.backend);
     facts.add("--out", args.out.display());
-    facts.add("--resume", args.resume);
+    facts.add("--resume", format!("{:?}", args.resume));
     facts.add("--init-from", args.init_from.as_deref().map_or("none".into(), |path| path.display().to_string()));
     Ok(facts)
 }
 
 /// The options' configuration, or the run's own where it is resumed.
 fn configuration(args: &TrainArgs) -> Result<Config> {
-    let args = &with_zero(args);
+    let args = &with_shorthands(args)?;
     let named = args.config.preset.is_some() || args.config.config.is_some();
     let stored = args.out.join(run::CONFIG).is_file();
-    let mut config = if args.resume && (stored || !named) {
-        let stored = stored_config(&args.out, &args.config.sets)?;
-        if named {
-            let mut asked = resolve(&args.config)?;
-            asked.data.path = args.data.clone().unwrap_or(asked.data.path);
-            refuse_changes(&stored, &asked)?;
+    let asked = || -> Result<Config> {
+        let mut asked = resolve(&args.config)?;
+        asked.data.path = args.data.clone().unwrap_or(asked.data.path);
+        Ok(asked)
+    };
+    let mut config = match args.resume {
+        Resume::Always if stored || !named => {
+            let stored = stored_config(&args.out, &args.config.sets)?;
+            if named {
+                refuse_changes(&stored, &asked()?, "the run has another configuration than the options")?;
+            }
+            stored
         }
-        stored
-    } else {
-        resolve(&args.config)?
+        // Nobody has said that this is to be that run: then nothing of it may differ.
+        Resume::Auto if stored && goes_on(&args.out, args.resume) => {
+            let stored = stored_config(&args.out, &[])?;
+            if named || !args.config.sets.is_empty() {
+                let sets = stored_config(&args.out, &args.config.sets);
+                let asked = if named { asked()? } else { sets? };
+                let what = format!("{} already holds a run, with another configuration", args.out.display());
+                refuse_changes(&stored, &asked, &what)?;
+            }
+            stored
+        }
+        _ => resolve(&args.config)?,
     };
     if let Some(data) = &args.data {
         config.data.path = data.clone();
@@ -81,15 +117,23 @@ fn configuration(args: &TrainArgs) -> Result<Config> {
     Ok(config)
 }
 
-/// `--zero` is `--set train.zero` in short.
-fn with_zero(args: &TrainArgs) -> TrainArgs {
+/// Options that are a `--set` in short.
+fn with_shorthands(args: &TrainArgs) -> Result<TrainArgs> {
     let mut args = args.clone();
-    args.config.sets.extend(args.zero.map(|stage| format!("train.zero={stage}")));
-    args
+    let sets = &mut args.config.sets;
+    sets.extend(args.zero.map(|stage| format!("train.zero={stage}")));
+    sets.extend(args.select.map(|select| format!("validation.select={}", select.name())));
+    if let Some(path) = &args.problems {
+        let path = path.to_str().ok_or_else(|| Error::file(path, "this path is not UTF-8: choose another"))?;
+        // Quoted: a path may look like a number.
+        let value = serde_json::to_string(path).map_err(|error| Error::failed(format!("{path}: {error}")))?;
+        sets.push(format!("validation.problems={value}"));
+    }
+    Ok(args)
 }
 
 /// A resumed run keeps its configuration: what differs is named.
-fn refuse_changes(stored: &Config, asked: &Config) -> Result<()> {
+fn refuse_changes(stored: &Config, asked: &Config, what: &str) -> Result<()> {
     let asked = Config { data: crate::config::Data { path: stored.data.path.clone(), ..asked.data }, ..asked.clone() };
     if *stored == asked {
         return Ok(());
@@ -105,8 +149,7 @@ fn refuse_changes(stored: &Config, asked: &Config) -> Result<()> {
         }
     }
     Err(Error::input(format!(
-        "the run has another configuration than the options ({}): resume it with --resume alone, or with --set for what \
-         is to change",
+        "{what} ({}): go on with it by --resume alone, or with --set for what is to change; or choose another --out",
         changes.join("; ")
     )))
 }
@@ -121,6 +164,26 @@ impl Task for Train<'_> {
 
     fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<RunSummary> {
         let facts = facts(choice, self.request.config.train.precision);
-        run::run::<B>(self.request, self.data, device, &facts)
+        let (config, ranks) = (self.request.config.clone(), self.request.group.size());
+        breakdown::caught(|| run::run::<B>(self.request, self.data, device, &facts)).unwrap_or_else(|| {
+            Err(match breakdown::out_of_memory() {
+                true => facts.out_of_memory(&config, ranks),
+                false => Error::failed("the program or the device broke down; the message above says where"),
+            })
+        })
+    }
+}
+
+struct Try<'a> {
+    request: RunRequest,
+    data: &'a TrainingData,
+}
+
+impl Task for Try<'_> {
+    type Output = DryRun;
+
+    fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<DryRun> {
+        let facts = facts(choice, self.request.config.train.precision);
+        run::dry_run::<B>(self.request, self.data, device, &facts)
     }
 }

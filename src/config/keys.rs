@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::precision::Precision;
 use super::recompute::Recompute;
+use super::select::Select;
+use super::spikes::SpikePolicy;
 
 /// What a key's value must be.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,8 @@ const MAX_STEPS: u64 = 99_999_999;
 /// The upper bounds of sizes keep every product of them (parameters, FLOPs, bytes) within u64.
 const MAX_SIZE: u64 = 1 << 24;
 const MAX_REAL: f64 = f32::MAX as f64;
+/// Minutes or hours: no run lasts longer.
+const MAX_TIME: f64 = 1e6;
 
 /// All keys, in the order in which they are written.
 pub(super) const KEYS: &[Key] = &[
@@ -87,9 +91,17 @@ pub(super) const KEYS: &[Key] = &[
     key("train", "loss_scale", from(1.0, MAX_REAL)),
     key("validation", "every", whole(0, MAX_STEPS)),
     key("validation", "batches", whole(0, MAX_SIZE)),
+    key("validation", "select", Kind::Choice(&Select::NAMES)),
+    key("validation", "problems", Kind::Text),
     key("checkpoint", "every", whole(0, MAX_STEPS)),
     key("checkpoint", "keep_last", whole(1, MAX_STEPS)),
     key("checkpoint", "keep_every", whole(0, MAX_STEPS)),
+    key("checkpoint", "every_minutes", from(0.0, MAX_TIME)),
+    key("checkpoint", "keep_hours", from(0.0, MAX_TIME)),
+    key("spikes", "policy", Kind::Choice(&SpikePolicy::NAMES)),
+    key("spikes", "threshold", above(0.0, MAX_REAL)),
+    key("spikes", "window", whole(2, 1 << 16)),
+    key("spikes", "limit", whole(0, 1 << 16)),
 ];
 
 impl Kind {
@@ -127,6 +139,7 @@ impl fmt::Display for Kind {
             Self::Real { min, open: true, max } if *max == MAX_REAL => write!(f, "a number above {min}"),
             Self::Real { min, open: false, max } if *max == MAX_REAL => write!(f, "a number of at least {min}"),
             Self::Real { min, open: true, max } => write!(f, "a number above {min} and at most {max}"),
+            Self::Real { min: 0.0, open: false, max } => write!(f, "a number from 0 to {max}"),
             Self::Real { min, open: false, max } => write!(f, "a number from {min:e} to {max}"),
             Self::Fraction => write!(f, "a number of at least 0 and less than 1"),
             Self::Text => write!(f, "text that is not empty"),

@@ -8,6 +8,8 @@ mod layers;
 mod parsed;
 mod precision;
 mod recompute;
+mod select;
+mod spikes;
 mod suggest;
 
 #[cfg(test)]
@@ -18,12 +20,16 @@ use std::path::{Path, PathBuf};
 pub use layers::preset_names;
 pub use precision::Precision;
 pub use recompute::Recompute;
+pub use select::Select;
+pub use spikes::{SpikePolicy, Spikes};
 pub use suggest::nearest;
 
 use crate::error::{Error, Result};
 use crate::model::architecture::Architecture;
 use layers::Layers;
-use parsed::{Parsed, ParsedCheckpoint, ParsedData, ParsedModel, ParsedOptimizer, ParsedTrain, ParsedValidation};
+use parsed::{
+    Parsed, ParsedCheckpoint, ParsedData, ParsedModel, ParsedOptimizer, ParsedSpikes, ParsedTrain, ParsedValidation,
+};
 
 /// Everything that decides a run, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +40,7 @@ pub struct Config {
     pub train: Train,
     pub validation: Validation,
     pub checkpoint: Checkpoint,
+    pub spikes: Spikes,
 }
 
 /// `[model]`: the architecture and its dropout.
@@ -117,6 +124,10 @@ pub struct Validation {
     pub every: u64,
     /// Micro-batches of the validation part that are evaluated; 0 means all of it. Default 0.
     pub batches: usize,
+    /// What makes a checkpoint the best one. Default loss; `--select` sets it.
+    pub select: Select,
+    /// Problems in HumanEval's format, for `select = "humaneval"`; `--problems` sets it.
+    pub problems: Option<PathBuf>,
 }
 
 /// `[checkpoint]`. The last step is always saved.
@@ -128,6 +139,10 @@ pub struct Checkpoint {
     pub keep_last: usize,
     /// Checkpoints whose step is a multiple of this are never removed; 0 means none. Default 0.
     pub keep_every: u64,
+    /// Minutes of training between checkpoints, beside `every`; 0 means none. Default 0.
+    pub every_minutes: f64,
+    /// Of every so many hours of training the first checkpoint is never removed; 0 means none. Default 0.
+    pub keep_hours: f64,
 }
 
 impl Config {
@@ -159,7 +174,8 @@ impl Config {
     }
 
     fn from_layers(layers: &Layers) -> Result<Self> {
-        let Parsed { model, data, optimizer, train, validation, checkpoint } = layers.parsed()?;
+        let Parsed { model, data, optimizer, train, validation, checkpoint, spikes } = layers.parsed()?;
+        let default = Spikes::default();
         let dropout = model.dropout.unwrap_or(0.0);
         let (hidden, heads) = (required(model.hidden, "model.hidden")?, required(model.heads, "model.heads")?);
         let batch = required(train.batch, "train.batch")?;
@@ -198,11 +214,24 @@ impl Config {
                 zero: train.zero.unwrap_or(1),
                 loss_scale: train.loss_scale.unwrap_or(65_536.0),
             },
-            validation: Validation { every: validation.every.unwrap_or(0), batches: validation.batches.unwrap_or(0) },
+            validation: Validation {
+                every: validation.every.unwrap_or(0),
+                batches: validation.batches.unwrap_or(0),
+                select: validation.select.unwrap_or_default(),
+                problems: validation.problems.map(PathBuf::from),
+            },
             checkpoint: Checkpoint {
                 every: checkpoint.every.unwrap_or(0),
                 keep_last: checkpoint.keep_last.unwrap_or(2),
                 keep_every: checkpoint.keep_every.unwrap_or(0),
+                every_minutes: checkpoint.every_minutes.unwrap_or(0.0),
+                keep_hours: checkpoint.keep_hours.unwrap_or(0.0),
+            },
+            spikes: Spikes {
+                policy: spikes.policy.unwrap_or(default.policy),
+                threshold: spikes.threshold.unwrap_or(default.threshold),
+                window: spikes.window.unwrap_or(default.window),
+                limit: spikes.limit.unwrap_or(default.limit),
             },
         };
         config.validate(layers)?;
@@ -229,6 +258,13 @@ impl Config {
             return Err(Error::input(format!(
                 "model.{name} is {rate}: dropout is applied in steps of 1/256, so it must be 0 or between 0.002 and 0.998"
             )));
+        }
+        let v = &self.validation;
+        if v.select == Select::Humaneval && (v.problems.is_none() || v.every == 0) {
+            return Err(Error::input(
+                "validation.select is humaneval: give the problems too (--problems FILE, or validation.problems), and \
+                 validate (validation.every above 0)",
+            ));
         }
         let Train { batch, micro_batch, .. } = self.train;
         if !batch.is_multiple_of(micro_batch) {
@@ -274,10 +310,7 @@ impl Config {
     /// # Errors
     /// `Error::Input` if `data.path` is not UTF-8 (only a caller that replaced the path can cause it).
     pub fn to_toml(&self) -> Result<String> {
-        let Self { model: m, data: d, optimizer: o, train: t, validation: v, checkpoint: c } = self;
-        let path = d.path.to_str().ok_or_else(|| {
-            Error::input(format!("data path {}: it must be UTF-8 to be written to config.toml", d.path.display()))
-        })?;
+        let Self { model: m, data: d, optimizer: o, train: t, validation: v, checkpoint: c, spikes: s } = self;
         let uniform = m.attention_dropout == m.residual_dropout;
         let parsed = Parsed {
             model: ParsedModel {
@@ -295,7 +328,7 @@ impl Config {
                 attention_dropout: (!uniform).then_some(m.attention_dropout),
                 residual_dropout: (!uniform).then_some(m.residual_dropout),
             },
-            data: ParsedData { path: Some(path.to_owned()), seed: Some(d.seed) },
+            data: ParsedData { path: Some(written_path(&d.path)?), seed: Some(d.seed) },
             optimizer: ParsedOptimizer {
                 lr: Some(o.lr),
                 warmup_steps: Some(o.warmup_steps),
@@ -315,15 +348,33 @@ impl Config {
                 zero: Some(t.zero),
                 loss_scale: Some(t.loss_scale),
             },
-            validation: ParsedValidation { every: Some(v.every), batches: Some(v.batches) },
+            validation: ParsedValidation {
+                every: Some(v.every),
+                batches: Some(v.batches),
+                select: Some(v.select),
+                problems: v.problems.as_deref().map(written_path).transpose()?,
+            },
             checkpoint: ParsedCheckpoint {
                 every: Some(c.every),
                 keep_last: Some(c.keep_last),
                 keep_every: Some(c.keep_every),
+                every_minutes: Some(c.every_minutes),
+                keep_hours: Some(c.keep_hours),
+            },
+            spikes: ParsedSpikes {
+                policy: Some(s.policy),
+                threshold: Some(s.threshold),
+                window: Some(s.window),
+                limit: Some(s.limit),
             },
         };
         toml::to_string(&parsed).map_err(|error| Error::input(format!("configuration: {error}")))
     }
+}
+
+fn written_path(path: &Path) -> Result<String> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Error::input(format!("path {}: it must be UTF-8 to be written to config.toml", path.display())))
 }
 
 fn required<T>(value: Option<T>, key: &str) -> Result<T> {

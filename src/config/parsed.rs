@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::precision::Precision;
 use super::recompute::Recompute;
+use super::select::Select;
+use super::spikes::SpikePolicy;
 
 /// What a configuration file holds. The same type writes files: a key that is `None` is left out.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -15,6 +17,7 @@ pub(super) struct Parsed {
     pub train: ParsedTrain,
     pub validation: ParsedValidation,
     pub checkpoint: ParsedCheckpoint,
+    pub spikes: ParsedSpikes,
 }
 
 /// A table whose fields are all `Option`, skipped when `None`.
@@ -59,6 +62,8 @@ table!(ParsedTrain {
     loss_scale: f64,
 });
 
-table!(ParsedValidation { every: u64, batches: usize });
+table!(ParsedValidation { every: u64, batches: usize, select: Select, problems: String });
 
-table!(ParsedCheckpoint { every: u64, keep_last: usize, keep_every: u64 });
+table!(ParsedCheckpoint { every: u64, keep_last: usize, keep_every: u64, every_minutes: f64, keep_hours: f64 });
+
+table!(ParsedSpikes { policy: SpikePolicy, threshold: f64, window: usize, limit: usize });

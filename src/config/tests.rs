@@ -267,9 +267,11 @@ prop_compose! {
         model in any_model(), optimizer in any_optimizer(), path in "[^\\x00]{1,20}", seeds in prop::array::uniform2(0..=i64::MAX as u64),
         steps in 1u64..99_999_999, micro_batch in 1usize..64, accumulate in 1usize..64,
         [precision, recompute, zero] in prop::array::uniform3(0usize..3), loss_scale in 1.0..1e38f64, every in prop::array::uniform3(0u64..10_000),
-        batches in 0usize..1000, keep_last in 1usize..100,
+        batches in 0usize..1000, keep_last in 1usize..100, times in prop::array::uniform2(0.0..1e6f64),
+        policy in 0usize..3, threshold in 1e-3..1e6f64, window in 2usize..60_000, limit in 0usize..60_000,
     ) -> Config {
         let precision = [Precision::Fp32, Precision::Fp16, Precision::Bf16][precision];
+        let policy = [SpikePolicy::Continue, SpikePolicy::Skip, SpikePolicy::Rollback][policy];
         let recompute = [Recompute::None, Recompute::Activation, Recompute::Block][recompute];
         Config {
             model,
@@ -279,8 +281,14 @@ prop_compose! {
                 steps, batch: micro_batch * accumulate, micro_batch, precision, seed: seeds[1], recompute, zero: zero as u8,
                 loss_scale,
             },
-            validation: Validation { every: every[0], batches },
-            checkpoint: Checkpoint { every: every[1], keep_last, keep_every: every[2] },
+            validation: Validation {
+                every: every[0] + 1, batches, select: if limit % 2 == 0 { Select::Loss } else { Select::Humaneval },
+                problems: (limit % 2 == 1 || limit % 3 == 0).then(|| "problems.jsonl".into()),
+            },
+            checkpoint: Checkpoint {
+                every: every[1], keep_last, keep_every: every[2], every_minutes: times[0], keep_hours: times[1],
+            },
+            spikes: Spikes { policy, threshold, window, limit },
         }
     }
 }

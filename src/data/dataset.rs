@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
@@ -209,11 +210,27 @@ impl Dataset {
         }
     }
 
-    /// Reads every shard and compares it with its checksum, where it has one.
+    /// Reads every shard and compares it with its checksum, where it has one, on all cores.
+    ///
+    /// # Errors
+    /// A damaged shard, by name.
     pub fn verify(&self) -> Result<()> {
         match &self.storage {
             Storage::Memory(_) => Ok(()),
             Storage::Shards(shards, _) => shards.par_iter().try_for_each(TokenShard::verify),
+        }
+    }
+
+    /// As `verify`, on this thread alone: the others train. Once `cancelled` is set, no further shard is read.
+    ///
+    /// # Errors
+    /// As `verify`.
+    pub fn verify_quietly(&self, cancelled: &AtomicBool) -> Result<()> {
+        match &self.storage {
+            Storage::Memory(_) => Ok(()),
+            Storage::Shards(shards, _) => {
+                shards.iter().take_while(|_| !cancelled.load(Ordering::Relaxed)).try_for_each(TokenShard::verify)
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 //! agreement   the same program, configuration and data on every rank, or one error
 //! replica     the sequences and the parts of the state that are this rank's (ZeRO)
 //! reduce      gradients to their owners, updated weights back
+//! signs       what ranks let each other know with every step
 //! scaling     how long a step would take on given GPUs
 //! watchdog    a rank that hangs ends all
 //! ```
@@ -22,6 +23,7 @@ pub mod reduce;
 pub mod replica;
 pub mod scaling;
 pub mod session;
+pub mod signs;
 pub mod watchdog;
 
 pub use collective::{Alone, Collective};

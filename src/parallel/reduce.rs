@@ -5,10 +5,10 @@ use trainer_backends::DecoderBackend;
 use trainer_backends::ops::{AdamWBuffers, AdamWStep};
 
 use super::replica::Replica;
+use super::signs::Signs;
 use crate::model::weights::download_one;
 use crate::model::{Buffers, Decoder, GradientSink};
 use crate::train::state::TrainState;
-use crate::train::stop;
 
 /// The gradients that this rank updates from, summed over the ranks: whole groups at stage 0, its parts at stage 1. At
 /// stage 2 they were summed micro-batch by micro-batch. What they came from is cleared.
@@ -31,16 +31,20 @@ pub fn gradients<B: DecoderBackend>(decoder: &Decoder<B>, grads: &mut Buffers<B>
     grads.iter_mut().enumerate().map(reduce).collect()
 }
 
-/// A step's loss, summed over its tokens, and the sum of squares of its gradient, over all ranks; agrees on stopping on
-/// the way. `squares` is of `gradients`'s result.
-pub fn scalars<B: DecoderBackend>(loss: Tensor<B, 1>, squares: Tensor<B, 1>, replica: &Replica) -> [f32; 2] {
+/// A step's loss, summed over its tokens, and the sum of squares of its gradient, over all ranks; on the way, what the ranks
+/// let each other know. `squares` is of `gradients`'s result.
+pub fn scalars<B: DecoderBackend>(
+    loss: Tensor<B, 1>,
+    squares: Tensor<B, 1>,
+    signs: Signs,
+    replica: &Replica,
+) -> ([f32; 2], Signs) {
     let own = download_one(&Tensor::cat(vec![loss, squares], 0));
     // At stage 0 every rank has the same gradients, and so the same sum: it counts once.
     let squares = if replica.zero == 0 && !replica.is_first() { 0.0 } else { f64::from(own[1]) };
-    let mut sums = [f64::from(own[0]), squares, f64::from(u8::from(stop::requested()))];
+    let mut sums = [f64::from(own[0]), squares].into_iter().chain(signs.counts()).collect::<Vec<_>>();
     replica.group.sums(&mut sums);
-    replica.agree_to_stop(sums[2] > 0.0);
-    [sums[0] as f32, sums[1] as f32]
+    ([sums[0] as f32, sums[1] as f32], Signs::from_counts(&sums[2..]))
 }
 
 /// AdamW on this rank's parts, then every part to every rank.

@@ -12,13 +12,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::collective::{Alone, Collective};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::ParameterTable;
-use crate::train::stop;
 
 /// Parts begin at multiples of this many elements: as kernels want slots, and whole words of fp16.
 const ALIGN: usize = 256;
@@ -30,14 +28,13 @@ pub struct Replica {
     pub zero: u8,
     /// By parameter group, each rank's part.
     parts: Vec<Vec<Range<usize>>>,
-    stop: AtomicBool,
 }
 
 impl Replica {
     /// All of it on one device.
     pub fn alone(table: &ParameterTable) -> Self {
         let parts = table.groups.iter().map(|group| vec![0..group.len]).collect();
-        Self { group: Arc::new(Alone), zero: 0, parts, stop: AtomicBool::new(false) }
+        Self { group: Arc::new(Alone), zero: 0, parts }
     }
 
     /// This rank's share of a configuration.
@@ -67,7 +64,7 @@ impl Replica {
             )));
         }
         let parts = table.groups.iter().map(|group| divide(group.len, size)).collect();
-        Ok(Self { group, zero: config.train.zero, parts, stop: AtomicBool::new(false) })
+        Ok(Self { group, zero: config.train.zero, parts })
     }
 
     pub fn is_alone(&self) -> bool {
@@ -100,16 +97,6 @@ impl Replica {
     pub fn sequences(&self, batch: usize) -> Range<usize> {
         let own = batch / self.group.size();
         self.group.rank() * own..(self.group.rank() + 1) * own
-    }
-
-    /// Whether the run is to stop: a signal has come, here or, as the last step's exchange told, to another rank.
-    pub fn stopping(&self) -> bool {
-        if self.is_alone() { stop::requested() } else { self.stop.load(Ordering::Relaxed) }
-    }
-
-    /// What the ranks have agreed on.
-    pub(super) fn agree_to_stop(&self, stop: bool) {
-        self.stop.store(stop, Ordering::Relaxed);
     }
 }
 

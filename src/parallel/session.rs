@@ -136,6 +136,16 @@ pub fn shared(error: Error) -> Error {
     agreed(error.to_string(), error.exit_code())
 }
 
+/// Whether every rank knows of the error that is about to end it.
+pub fn all_know() -> bool {
+    AGREED.load(Ordering::SeqCst)
+}
+
+/// The run goes on in spite of an error that all ranks have heard of.
+pub fn overcome() {
+    AGREED.store(false, Ordering::SeqCst);
+}
+
 /// An error that every rank has.
 pub(super) fn agreed(message: String, code: u8) -> Error {
     AGREED.store(true, Ordering::SeqCst);

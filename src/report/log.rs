@@ -5,9 +5,10 @@ use std::path::Path;
 use super::metrics::{self, MetricsLog, Record, StepRecord, ValidationRecord};
 use super::sessions::{Ended, Outcome, SessionLog, now};
 use super::tensorboard::EventWriter;
+use super::voice::say;
 use crate::error::{Error, Result};
 
-/// The three together. Only metrics.jsonl can fail.
+/// The three together. What cannot be written does not end the training; only metrics.jsonl is missed at its end.
 #[derive(Debug)]
 pub struct RunLog {
     metrics: MetricsLog,
@@ -30,18 +31,39 @@ impl RunLog {
         })
     }
 
-    pub fn step(&mut self, record: StepRecord) -> Result<()> {
+    pub fn step(&mut self, record: StepRecord) {
         self.session.step();
-        self.write(&Record::Step(record))
+        self.write(&Record::Step(record));
     }
 
-    pub fn validation(&mut self, record: ValidationRecord) -> Result<()> {
-        self.write(&Record::Validation(record))
+    pub fn validation(&mut self, record: ValidationRecord) {
+        self.write(&Record::Validation(record));
     }
 
-    fn write(&mut self, record: &Record) -> Result<()> {
-        self.metrics.write(record)?;
+    fn write(&mut self, record: &Record) {
+        if let Some(refusal) = self.metrics.write(record) {
+            say(&format!("warning: {refusal}; training goes on, and what is to be written there waits"));
+        }
         self.tensorboard.write(record);
+    }
+
+    /// Writes what had to wait.
+    ///
+    /// # Errors
+    /// metrics.jsonl can still not be written.
+    pub fn flush(&mut self) -> Result<()> {
+        self.metrics.flush()
+    }
+
+    /// The run goes on after `step`, an earlier step: what was written of later ones is dropped.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn back_to(&mut self, run_dir: &Path, step: u64) -> Result<()> {
+        self.metrics.flush()?;
+        metrics::truncate_after(&run_dir.join(metrics::FILE_NAME), step)?;
+        self.metrics = MetricsLog::open(run_dir)?;
+        self.tensorboard = EventWriter::new(run_dir, step);
         Ok(())
     }
 

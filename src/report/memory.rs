@@ -7,3 +7,11 @@ pub fn peak_resident() -> Option<u64> {
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib << 10)
 }
+
+/// Bytes of memory that this process may use: the machine's, or those of its control group.
+pub fn machine_memory() -> u64 {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let limit = system.cgroup_limits().map(|limits| limits.total_memory).filter(|limit| *limit > 0);
+    limit.unwrap_or(u64::MAX).min(system.total_memory())
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::checkpoint::storage::write_error;
 use crate::error::{Error, Result};
 
 /// The name of the file in a run directory.
@@ -51,6 +52,9 @@ pub struct ValidationRecord {
     /// Mean over the validation tokens, in nats.
     #[serde(deserialize_with = "null_is_nan")]
     pub val_loss: f64,
+    /// Share of the problems that the likeliest completion solves, where the run is selected by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_at_1: Option<f64>,
 }
 
 /// A line of the file.
@@ -75,11 +79,14 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Resul
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
-/// Appends records to a run's metrics.
+/// Appends records to a run's metrics. Lines that cannot be written now (a full disk) wait for the next one.
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    waiting: Vec<u8>,
+    /// Whether the user was told that lines wait.
+    told: bool,
 }
 
 impl MetricsLog {
@@ -96,23 +103,36 @@ impl MetricsLog {
             let cut = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(whole as u64));
             cut.map_err(Error::io("write", &path))?;
         }
-        Ok(Self { path, file })
+        Ok(Self { path, file, waiting: Vec::new(), told: false })
     }
 
-    /// Appends one line. It is with the operating system when this returns: killing the process loses no line.
-    pub fn write(&mut self, record: &Record) -> Result<()> {
-        let mut line = serde_json::to_string(record)
-            .map_err(|error| Error::failed(format!("cannot write {}: {error}", self.path.display())))?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
+    /// Appends one line. It is with the operating system when this returns, but where that has refused it: killing the
+    /// process loses no line. The first refusal is returned as a warning, others in a row are not.
+    pub fn write(&mut self, record: &Record) -> Option<Error> {
+        // Numbers, booleans and nothing else: this cannot fail.
+        let line = serde_json::to_vec(record).unwrap_or_default();
+        self.waiting.extend(line);
+        self.waiting.push(b'\n');
+        let refused = self.flush().err();
+        let first = !std::mem::replace(&mut self.told, refused.is_some());
+        refused.filter(|_| first)
     }
 
-    pub fn write_step(&mut self, record: StepRecord) -> Result<()> {
-        self.write(&Record::Step(record))
-    }
-
-    pub fn write_validation(&mut self, record: ValidationRecord) -> Result<()> {
-        self.write(&Record::Validation(record))
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// The operating system still refuses.
+    pub fn flush(&mut self) -> Result<()> {
+        while !self.waiting.is_empty() {
+            // Byte by byte counted: half a line that went through must not be written twice.
+            match self.file.write(&self.waiting) {
+                Ok(0) => return Err(write_error("write", &self.path)(io::ErrorKind::WriteZero.into())),
+                Ok(written) => drop(self.waiting.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(write_error("write", &self.path)(error)),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -205,9 +225,12 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let mut log = MetricsLog::open(run.path()).unwrap();
         for number in 1..=steps {
-            log.write_step(step(number)).unwrap();
+            assert!(log.write(&Record::Step(step(number))).is_none());
             if number % 2 == 0 {
-                log.write_validation(ValidationRecord { step: number, val_loss: 1.0 }).unwrap();
+                assert!(
+                    log.write(&Record::Validation(ValidationRecord { step: number, val_loss: 1.0, pass_at_1: None }))
+                        .is_none()
+                );
             }
         }
         let path = run.path().join(FILE_NAME);
@@ -224,7 +247,7 @@ mod tests {
         );
         assert_eq!(text.lines().next(), Some(expected));
         assert_eq!(text.lines().nth(2), Some(r#"{"step":2,"val_loss":1.0}"#));
-        let validation = Record::Validation(ValidationRecord { step: 2, val_loss: 1.0 });
+        let validation = Record::Validation(ValidationRecord { step: 2, val_loss: 1.0, pass_at_1: None });
         assert_eq!(read(&path).unwrap(), [Record::Step(step(1)), Record::Step(step(2)), validation]);
     }
 
@@ -232,8 +255,10 @@ mod tests {
     fn numbers_that_are_not_finite_are_null_and_come_back_as_nan() {
         let (run, path) = run_with(0);
         let mut log = MetricsLog::open(run.path()).unwrap();
-        log.write_step(StepRecord { loss: f64::NAN, grad_norm: f64::INFINITY, ..step(1) }).unwrap();
-        log.write_validation(ValidationRecord { step: 1, val_loss: f64::NEG_INFINITY }).unwrap();
+        let broken = StepRecord { loss: f64::NAN, grad_norm: f64::INFINITY, ..step(1) };
+        assert!(log.write(&Record::Step(broken)).is_none());
+        let broken = ValidationRecord { step: 1, val_loss: f64::NEG_INFINITY, pass_at_1: None };
+        assert!(log.write(&Record::Validation(broken)).is_none());
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(r#""loss":null"#) && text.contains(r#""grad_norm":null"#), "{text}");
         let records = read(&path).unwrap();
@@ -268,7 +293,7 @@ mod tests {
         for length in 0..=whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             let before = read(&path).unwrap();
-            MetricsLog::open(run.path()).unwrap().write_step(step(9)).unwrap();
+            assert!(MetricsLog::open(run.path()).unwrap().write(&Record::Step(step(9))).is_none());
             let after = read(&path).unwrap();
             assert_eq!(after[..before.len()], before[..]);
             assert_eq!(after[before.len()..], [Record::Step(step(9))]);
@@ -284,5 +309,20 @@ mod tests {
         assert!(message.contains("line 2 is no record"), "{message}");
         assert!(truncate_after(&path, 1).is_err());
         assert_eq!(read(Path::new("/absent/metrics.jsonl")).unwrap_err().exit_code(), 2);
+    }
+
+    /// /dev/full refuses every byte.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_full_disk_refuses_waits() {
+        let (run, path) = run_with(1);
+        let mut log = MetricsLog::open(run.path()).unwrap();
+        let room = std::mem::replace(&mut log.file, OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let warning = log.write(&Record::Step(step(2))).expect("a warning").to_string();
+        assert!(warning.contains("no space is left"), "{warning}");
+        assert!(log.write(&Record::Step(step(3))).is_none() && log.flush().is_err());
+        log.file = room;
+        assert!(log.write(&Record::Step(step(4))).is_none());
+        assert_eq!(read(&path).unwrap(), [1, 2, 3, 4].map(|number| Record::Step(step(number))));
     }
 }

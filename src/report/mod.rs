@@ -10,6 +10,7 @@ pub mod peak;
 pub mod plot;
 pub mod progress;
 pub mod sessions;
+pub mod spikes;
 pub mod table;
 pub mod tensorboard;
 pub mod voice;

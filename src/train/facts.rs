@@ -70,7 +70,10 @@ fn losses(run_dir: &Path, state: &LoopState) -> Facts {
     }
     if let Some(best) = state.best {
         let (loss, step) = (best.val_loss, thousands(best.step));
-        facts.push(("best validation loss", format!("{loss:.4} nats a token after step {step}")));
+        let solved = best
+            .pass_at_1
+            .map_or_else(String::new, |share| format!(", with {:.1}% of the problems solved", 100.0 * share));
+        facts.push(("best checkpoint", format!("step {step}: validation loss {loss:.4} nats a token{solved}")));
     }
     facts
 }

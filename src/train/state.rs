@@ -78,6 +78,14 @@ impl<B: DecoderBackend> TrainState<B> {
         }
     }
 
+    /// Gives back the device's memory; the state is none any more, to be replaced by another.
+    pub fn release(&mut self) {
+        for buffers in [&mut self.weights, &mut self.m, &mut self.v, &mut self.grads] {
+            buffers.clear();
+        }
+        self.master = None;
+    }
+
     /// The fp32 weights on the host.
     pub fn master_weights(&self) -> HostBuffers {
         HostBuffers::download(self.master.as_ref().unwrap_or(&self.weights))

@@ -7,11 +7,13 @@ use trainer_backends::ops::{AdamWBuffers, AdamWStep};
 
 use super::loss_scale::Overflow;
 use super::schedule::learning_rate;
+use super::spikes::Ceilings;
 use super::state::TrainState;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::weights::download_one;
 use crate::model::{Buffers, Decoder, MicroBatchDropout};
+use crate::parallel::signs::Signs;
 use crate::parallel::{Replica, reduce, session};
 
 /// What a step did.
@@ -26,6 +28,82 @@ pub struct StepReport {
     pub loss_scale: f64,
     /// What the overflow did to the scale, if the gradients overflowed and the update was skipped.
     pub overflow: Option<Overflow>,
+    /// Why the update was left out, if for another reason than an overflow.
+    pub held_back: Option<HeldBack>,
+    /// What the ranks have told each other.
+    pub signs: Signs,
+}
+
+/// Why a step's update was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldBack {
+    /// The loss or the gradient norm exceeds its ceiling.
+    Exceeded,
+    /// The loss or a gradient is not a finite number, in fp32 or bf16.
+    NotFinite,
+    /// The same in fp16, with the loss scale at its floor.
+    AtFloor,
+}
+
+impl HeldBack {
+    /// For a run that does not go on from it.
+    pub fn error(self, step: u64, loss: f64) -> Error {
+        let what = if loss.is_finite() { "a gradient" } else { "the loss" };
+        Error::failed(match self {
+            Self::Exceeded | Self::NotFinite => format!(
+                "step {step}: {what} is not a finite number; lower optimizer.lr or look at the data of this step, and resume \
+                 from the last checkpoint"
+            ),
+            Self::AtFloor => format!(
+                "step {step}: {what} is not finite in fp16 although the loss scale is down at 1; lower optimizer.lr, or \
+                 train with train.precision=bf16 or fp32, and resume from the last checkpoint"
+            ),
+        })
+    }
+}
+
+/// What a step is watched for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watch {
+    /// The update is left out where these are exceeded, or where a number is not finite; without them only an overflow of
+    /// fp16 leaves it out, and other numbers that are not finite are an error.
+    pub ceilings: Option<Ceilings>,
+    /// What this rank has to tell the others.
+    pub signs: Signs,
+}
+
+/// Ceilings as the device compares them.
+#[derive(Clone, Copy)]
+struct DeviceCeilings {
+    /// Of the loss, summed over the step's tokens.
+    loss: f32,
+    /// Of the sum of squares of the scaled gradient.
+    squares: f32,
+}
+
+impl DeviceCeilings {
+    fn new(ceilings: Ceilings, tokens: usize, loss_scale: f64) -> Self {
+        Self { loss: (ceilings.loss * tokens as f64) as f32, squares: (ceilings.grad_norm * loss_scale).powi(2) as f32 }
+    }
+
+    /// As `held_back` on the device.
+    fn exceeded(&self, [loss, squares]: [f32; 2]) -> bool {
+        loss > self.loss || squares > self.squares
+    }
+
+    /// `factor`, or zero where a number exceeds its ceiling.
+    fn held_back<B: DecoderBackend>(
+        &self,
+        factor: Tensor<B, 1>,
+        loss: &Tensor<B, 1>,
+        squares: &Tensor<B, 1>,
+    ) -> Tensor<B, 1> {
+        let values = [(loss, self.loss), (squares, self.squares)];
+        values
+            .into_iter()
+            .filter(|(_, ceiling)| ceiling.is_finite())
+            .fold(factor, |factor, (value, ceiling)| factor.mask_fill(value.clone().greater_elem(ceiling), 0.0))
+    }
 }
 
 /// Fills the inputs and targets of one micro-batch, `[micro_batch, T]` each.
@@ -45,7 +123,7 @@ pub fn training_step<B: DecoderBackend>(
     config: &Config,
     batches: &impl Batches,
 ) -> Result<StepReport> {
-    replica_step(decoder, state, config, batches, &Replica::alone(&decoder.table))
+    replica_step(decoder, state, config, batches, &Replica::alone(&decoder.table), Watch::default())
 }
 
 /// One rank's part of a step that all ranks make together: as `training_step`, and every rank gets the same report.
@@ -55,6 +133,7 @@ pub fn replica_step<B: DecoderBackend>(
     config: &Config,
     batches: &impl Batches,
     replica: &Replica,
+    watch: Watch,
 ) -> Result<StepReport> {
     let step = state.step + 1;
     let (batch, seq) = (config.train.batch, config.model.seq_len);
@@ -65,10 +144,13 @@ pub fn replica_step<B: DecoderBackend>(
     let seed = (loss_scale / (batch * seq) as f64) as f32;
     let loss = accumulate(decoder, state, config, batches, replica, seed)?;
 
+    let ceilings = watch.ceilings.map(|ceilings| DeviceCeilings::new(ceilings, batch * seq, loss_scale));
     let factor = |loss: &Tensor<B, 1>, squares: &Tensor<B, 1>| {
-        B::grad_factor(loss, squares, loss_scale as f32, config.optimizer.clip as f32)
+        let factor = B::grad_factor(loss, squares, loss_scale as f32, config.optimizer.clip as f32);
+        ceilings.map_or(factor.clone(), |ceilings| ceilings.held_back(factor, loss, squares))
     };
     let adamw = adamw_step(config, lr, state.updates);
+    let mut signs = watch.signs;
     let scalars = if replica.is_alone() {
         // The update decides on the device whether it happens, and by how much: it is queued before anything is waited for.
         let squares = sum_of_squares(&state.grads);
@@ -78,31 +160,40 @@ pub fn replica_step<B: DecoderBackend>(
         state.grads = grads;
         state.grads.iter_mut().for_each(B::clear);
         // Loss and norm come to the host together: the only wait of the step.
-        download_one(&Tensor::cat(vec![loss, squares], 0))
+        let scalars = download_one(&Tensor::cat(vec![loss, squares], 0));
+        [scalars[0], scalars[1]]
     } else {
         let grads = reduce::gradients(decoder, &mut state.grads, replica);
-        let scalars = reduce::scalars(loss, sum_of_squares(&grads), replica);
+        let scalars;
+        (scalars, signs) = reduce::scalars(loss, sum_of_squares(&grads), signs, replica);
         let [loss, squares] = scalars.map(|scalar| Tensor::from_data([scalar], (&decoder.device, DType::F32)));
         let factor = factor(&loss, &squares);
-        if scalars.iter().all(|scalar| scalar.is_finite()) {
+        if scalars.iter().all(|scalar| scalar.is_finite()) && !ceilings.is_some_and(|own| own.exceeded(scalars)) {
             match replica.zero {
                 0 => update(decoder, state, &grads, &factor, adamw),
                 _ => reduce::update_own_parts(decoder, state, &grads, &factor, adamw, replica),
             }
         }
-        scalars.to_vec()
+        scalars
     };
     let loss = f64::from(scalars[0]) / (batch * seq) as f64;
     let grad_norm = f64::from(scalars[1]).sqrt() / loss_scale;
 
     let finite = grad_norm.is_finite() && loss.is_finite();
-    let overflow = if finite { None } else { Some(overflowed(state, step, loss).map_err(session::shared)?) };
+    let (mut overflow, mut held_back) = (None, None);
     if finite {
-        state.updates += 1;
+        held_back = ceilings.filter(|ceilings| ceilings.exceeded(scalars)).map(|_| HeldBack::Exceeded);
+        state.updates += u64::from(held_back.is_none());
         state.loss_scale.iter_mut().for_each(|scale| scale.clean());
+    } else {
+        match overflowed(state) {
+            Ok(how) => overflow = Some(how),
+            Err(why) if ceilings.is_some() => held_back = Some(why),
+            Err(why) => return Err(session::shared(why.error(step, loss))),
+        }
     }
     state.step = step;
-    Ok(StepReport { loss, lr, grad_norm, loss_scale, overflow })
+    Ok(StepReport { loss, lr, grad_norm, loss_scale, overflow, held_back, signs })
 }
 
 /// Forward and backward over this rank's micro-batches. Returns the loss, summed over their tokens; the gradients are in
@@ -151,20 +242,11 @@ fn micro_batch_dropout(config: &Config, step: u64, first_sequence: usize) -> Mic
     }
 }
 
-fn overflowed<B: DecoderBackend>(state: &mut TrainState<B>, step: u64, loss: f64) -> Result<Overflow> {
-    let what = if loss.is_finite() { "a gradient" } else { "the loss" };
-    match &mut state.loss_scale {
-        None => Err(Error::failed(format!(
-            "step {step}: {what} is not a finite number; lower optimizer.lr or look at the data of this step, and resume \
-             from the last checkpoint"
-        ))),
-        Some(scale) => match scale.overflowed() {
-            Overflow::AtFloor => Err(Error::failed(format!(
-                "step {step}: {what} is not finite in fp16 although the loss scale is down at 1; lower optimizer.lr, or \
-                 train with train.precision=bf16 or fp32, and resume from the last checkpoint"
-            ))),
-            forgiven_or_halved => Ok(forgiven_or_halved),
-        },
+fn overflowed<B: DecoderBackend>(state: &mut TrainState<B>) -> std::result::Result<Overflow, HeldBack> {
+    match state.loss_scale.as_mut().map(|scale| scale.overflowed()) {
+        None => Err(HeldBack::NotFinite),
+        Some(Overflow::AtFloor) => Err(HeldBack::AtFloor),
+        Some(forgiven_or_halved) => Ok(forgiven_or_halved),
     }
 }
 

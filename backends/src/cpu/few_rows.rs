@@ -3,7 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::slices::zeros;
+use super::matmul::Destination;
 
 /// Above it `gemm`, which packs its operands, is faster.
 pub const FEW_ROWS: usize = 32;
@@ -22,37 +22,36 @@ pub fn few_rows(x: &[f32], weight: &[f32], bias: &[f32], [n, o, k]: [usize; 3]) 
     if n == 0 || o == 0 {
         return Vec::new();
     }
+    // A vocabulary's logits are megabytes: every task writes its columns where they stay.
+    let mut y = Vec::with_capacity(n * o);
+    let all = Destination { data: y.as_mut_ptr(), row_stride: o };
     let block = |first: usize| {
         let outputs = first..o.min(first + BLOCK);
-        let mut y = zeros(n * outputs.len());
         let weight = &weight[outputs.start * k..outputs.end * k];
-        Arch::new().dispatch(Products { x, weight, bias: &bias[outputs], n, k, y: &mut y });
-        y
+        // SAFETY: `first` is below `o`, the length of the first of `n` rows.
+        let y = unsafe { all.at(first) };
+        Arch::new().dispatch(Products { x, weight, bias: &bias[outputs], n, k, y });
     };
     let starts: Vec<usize> = (0..o).step_by(BLOCK).collect();
-    let blocks: Vec<Vec<f32>> = if o * k < PARALLEL {
-        starts.into_iter().map(block).collect()
+    if o * k < PARALLEL {
+        starts.into_iter().for_each(block);
     } else {
-        starts.into_par_iter().map(block).collect()
-    };
-    let mut y = Vec::with_capacity(n * o);
-    for row in 0..n {
-        for block in &blocks {
-            let width = block.len() / n;
-            y.extend_from_slice(&block[row * width..(row + 1) * width]);
-        }
+        starts.into_par_iter().for_each(block);
     }
+    // SAFETY: there is room for n * o elements, and the blocks, which cover all columns, have written every one.
+    unsafe { y.set_len(n * o) };
     y
 }
 
-/// Some rows of the weights times all of x: `y` is `[n, outputs]`.
+/// Some rows of the weights times all of x. To the `n` rows of `y`, as many columns as there are rows of the weights are
+/// written, by nobody else; whoever makes one sees to it that they are there.
 struct Products<'a> {
     x: &'a [f32],
     weight: &'a [f32],
     bias: &'a [f32],
     n: usize,
     k: usize,
-    y: &'a mut [f32],
+    y: Destination,
 }
 
 impl WithSimd for Products<'_> {
@@ -61,6 +60,11 @@ impl WithSimd for Products<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, weight, bias, n, k, y } = self;
+        let write = |row: usize, column: usize, value: f32| {
+            debug_assert!(row < n && column < bias.len());
+            // SAFETY: one of the `n` rows and `bias.len()` columns that are this task's alone (see `Products`).
+            unsafe { y.data.add(row * y.row_stride + column).write(value) };
+        };
         let mut output = 0;
         while output < bias.len() {
             let count = OUTPUTS.min(bias.len() - output);
@@ -74,14 +78,14 @@ impl WithSimd for Products<'_> {
                     let sums = tile::<S, ROWS>(simd, x, weights);
                     for j in 0..count {
                         for i in 0..ROWS {
-                            y[(row + i) * bias.len() + rows[j]] = sums[j][i] + bias[rows[j]];
+                            write(row + i, rows[j], sums[j][i] + bias[rows[j]]);
                         }
                     }
                     row += ROWS;
                 } else {
                     let sums = tile::<S, 1>(simd, [&x[row * k..][..k]], weights);
                     for j in 0..count {
-                        y[row * bias.len() + rows[j]] = sums[j][0] + bias[rows[j]];
+                        write(row, rows[j], sums[j][0] + bias[rows[j]]);
                     }
                     row += 1;
                 }

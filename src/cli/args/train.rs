@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::ConfigArgs;
-use super::value::seconds;
+use super::value::{hours, seconds};
+use crate::config::Select;
+use crate::train::run::Resume;
 
 #[derive(Clone, Debug, Args)]
 pub struct TrainArgs {
@@ -18,11 +20,28 @@ pub struct TrainArgs {
     #[arg(long, value_name = "RUN")]
     pub out: PathBuf,
     /// Start from the weights of a model: a Hugging Face directory, a checkpoint or a run [default: random weights]
-    #[arg(long, value_name = "MODEL", conflicts_with = "resume")]
+    #[arg(long, value_name = "MODEL")]
     pub init_from: Option<PathBuf>,
-    /// Go on from the run directory's latest checkpoint, with its configuration
-    #[arg(long)]
-    pub resume: bool,
+    /// Whether to go on from the run directory's latest checkpoint [default: auto, where it holds one]
+    ///
+    /// auto: where the directory holds a checkpoint of this very configuration, so that the same command, started again, goes
+    /// on. always (what --resume alone means): with the run's own configuration, and what --set changes of it. never: only a
+    /// directory that holds no run will do.
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "auto",
+          default_missing_value = "always", hide_default_value = true)]
+    pub resume: Resume,
+    /// Save and end with exit code 75 after this many hours; the same command goes on from there
+    #[arg(long, value_name = "H", value_parser = hours)]
+    pub max_hours: Option<f64>,
+    /// Check configuration, data, checkpoint, memory and disk, compile the kernels, try two steps, and write nothing
+    #[arg(long, conflicts_with_all = ["log_dir", "max_hours"])]
+    pub dry_run: bool,
+    /// What makes a checkpoint the best one: the validation loss, or the share of --problems solved [default: validation.select]
+    #[arg(long, value_enum, value_name = "loss|humaneval")]
+    pub select: Option<Select>,
+    /// Problems for --select humaneval: HumanEval.jsonl(.gz), or what `trainer exercises` writes
+    #[arg(long, value_name = "FILE")]
+    pub problems: Option<PathBuf>,
     /// With several devices, what they divide among them: 0 nothing, 1 optimizer state, 2 gradients too [default: train.zero, 1]
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub zero: Option<u8>,

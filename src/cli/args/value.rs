@@ -20,6 +20,10 @@ pub(super) fn fraction(text: &str) -> Result<f64, String> {
     number(text, "a number of at least 0 and less than 1", |x| (0.0..1.0).contains(&x))
 }
 
+pub(super) fn hours(text: &str) -> Result<f64, String> {
+    number(text, "a number above 0 and at most 100000", |x| x > 0.0 && x <= 1e5)
+}
+
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     number(text, "a number above 0 and at most 1000000", |x| x > 0.0 && x <= 1e6)
 }

@@ -14,11 +14,10 @@ use crate::cli::model::HostModel;
 use crate::cli::{print, print_json};
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use crate::eval::generate::stop::Text;
-use crate::eval::generate::{Generation, Next, Pace, Sampling, complete};
+use crate::eval::generate::{Generation, Pace, Sampling};
+use crate::eval::humaneval::generate::texts;
 use crate::eval::humaneval::problems::Problems;
 use crate::eval::humaneval::sample::{Request, sample};
-use crate::eval::humaneval::truncate::STOPS;
 use crate::report::voice::say;
 use crate::train::stop;
 
@@ -77,12 +76,8 @@ impl Task for Sample<'_> {
             Request { problems, samples: args.samples, batch: BATCHES * args.batch, out, settings: settings(args) };
         let sampling =
             Sampling { temperature: args.temperature, top_p: args.top_p, top_k: args.top_k, seed: args.seed };
-        let stops = STOPS.map(str::to_owned);
         let (mut tokens, mut pace) = (0, Pace::default());
         let generate = |prompts: &[String], numbers: &[u64]| {
-            // In the code that a model was trained on, a line's end and the next line's blanks are one token: it begins with that.
-            let prompts: Vec<Vec<u32>> =
-                prompts.iter().map(|prompt| tokenizer.encode(prompt.trim_end())).collect::<Result<_>>()?;
             let generation = Generation {
                 max_tokens: args.max_tokens,
                 end_of_text: Some(tokenizer.end_of_text()),
@@ -91,22 +86,11 @@ impl Task for Sample<'_> {
                 batch: args.batch,
                 cache: true,
             };
-            let mut texts: Vec<Text> = prompts.iter().map(|_| Text::new(tokenizer, &stops)).collect();
-            let mut broken = Ok(());
-            let (completions, took) = complete(&decoder, &weights, &prompts, &generation, |i, token| {
-                texts[i].push(token).map_or_else(
-                    |error| {
-                        broken = Err(error);
-                        Next::Stop
-                    },
-                    |ended| if ended { Next::Stop } else { Next::Continue },
-                )
-            })?;
-            broken?;
-            tokens += completions.iter().map(|completion| completion.tokens.len()).sum::<usize>();
-            pace.tokens += took.tokens;
-            pace.seconds += took.seconds;
-            Ok(texts.iter().map(Text::text).collect())
+            let written = texts(&decoder, &weights, tokenizer, prompts, &generation)?;
+            tokens += written.tokens;
+            pace.tokens += written.pace.tokens;
+            pace.seconds += written.pace.seconds;
+            Ok(written.texts)
         };
         let mut progress = Progress::new(problems.all().len() * args.samples);
         let there = sample(&request, generate, |done| {

@@ -3,7 +3,7 @@
 use trainer_backends::DecoderBackend;
 
 use crate::model::cache::Cache;
-use crate::model::weights::download_one;
+use crate::model::weights::take_one;
 use crate::model::{Buffers, Decoder};
 
 /// Tokens of prompts that are taken up at a time (one longer prompt is taken alone).
@@ -46,7 +46,7 @@ impl<'a, B: DecoderBackend> Engine<'a, B> {
                 let slots: Vec<usize> = on.iter().map(|&i| rows[i].slot).collect();
                 let positions: Vec<usize> = on.iter().map(|&i| rows[i].window.len() - 1).collect();
                 let values = self.decoder.decode(self.weights, cache, &tokens, &slots, &positions);
-                parts.push((download_one(&values), on));
+                parts.push((take_one(values), on));
             }
             None => {
                 for group in groups(&on, rows) {
@@ -76,7 +76,7 @@ impl<'a, B: DecoderBackend> Engine<'a, B> {
                 self.decoder.logits_at(self.weights, &inputs, &last)
             }
         };
-        download_one(&values)
+        take_one(values)
     }
 }
 

@@ -149,7 +149,7 @@ pub(super) mod tests {
     }
 
     fn validation(step: u64, val_loss: f64) -> Record {
-        Record::Validation(ValidationRecord { step, val_loss })
+        Record::Validation(ValidationRecord { step, val_loss, pass_at_1: None })
     }
 
     #[test]

@@ -53,7 +53,9 @@ impl EventWriter {
         let record = match record {
             Record::Step(step) => Event::Scalars(&scalars(step)).record(now(), step.step),
             Record::Validation(validation) => {
-                Event::Scalars(&[("loss/validation", validation.val_loss as f32)]).record(now(), validation.step)
+                let mut scalars = vec![("loss/validation", validation.val_loss as f32)];
+                scalars.extend(validation.pass_at_1.map(|share| ("humaneval/pass_at_1", share as f32)));
+                Event::Scalars(&scalars).record(now(), validation.step)
             }
         };
         // In one go: a reader of a running run sees whole records but for the last.
@@ -109,7 +111,7 @@ mod tests {
     }
 
     fn validation(step: u64) -> Record {
-        Record::Validation(ValidationRecord { step, val_loss: 2.0 })
+        Record::Validation(ValidationRecord { step, val_loss: 2.0, pass_at_1: None })
     }
 
     #[test]

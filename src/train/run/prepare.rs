@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use trainer_backends::DecoderBackend;
 
-use super::input::{TrainingBatches, TrainingData};
-use super::run::DeviceFacts;
-use super::state::dtype;
+use super::Resume;
 use crate::checkpoint::model_files::load_model;
 use crate::checkpoint::{self, Found, RunLock, resolve_model_dir};
 use crate::config::Config;
@@ -16,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::model::{Decoder, HostBuffers};
 use crate::parallel::{Collective, Replica, session};
 use crate::report::voice::say;
+use crate::train::device::DeviceFacts;
+use crate::train::input::TrainingData;
+use crate::train::state::dtype;
 
 /// A decoder, this rank's share of the run, and the weights to start from where they are given.
 pub(super) type Prepared<B> = (Decoder<B>, Replica, Option<HostBuffers>);
@@ -40,10 +41,10 @@ pub(super) fn prepare<B: DecoderBackend>(
         )));
     }
     data.check_vocab(config.model.vocab)?;
-    TrainingBatches::new(&data.train, config)?;
     let seq = config.model.seq_len;
     let decoder = Decoder::<B>::new(config.architecture(), seq, device, config.train.recompute);
     facts.check_bindings(&decoder.table)?;
+    facts.check_memory(config, group.size())?;
     let replica = Replica::new(group.clone(), config, &decoder.table)?;
     // Read before anything is written: it may be no model, or another one.
     let given = init_from.map(|path| given_weights(&decoder, path)).transpose()?;
@@ -51,7 +52,7 @@ pub(super) fn prepare<B: DecoderBackend>(
 }
 
 /// Makes the run directory this program's, and finds the checkpoint to go on from.
-pub(super) fn claim(out: &Path, resume: bool) -> Result<(RunLock, Option<PathBuf>)> {
+pub(super) fn claim(out: &Path, resume: Resume) -> Result<(RunLock, Option<PathBuf>)> {
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     let lock = RunLock::acquire(out)?;
     // What a run of several ranks that was killed left behind.
@@ -60,11 +61,11 @@ pub(super) fn claim(out: &Path, resume: bool) -> Result<(RunLock, Option<PathBuf
         say(&format!("removed what an interrupted save left behind: {removed}"));
     }
     let Some(Found { dir, note }) = checkpoint::find_latest(out)? else { return Ok((lock, None)) };
-    if !resume {
+    if resume == Resume::Never {
         return Err(Error::file(
             out,
             format!(
-                "already holds a run (newest checkpoint {}): add --resume to go on with it, or choose another --out",
+                "already holds a run (newest checkpoint {}): leave --resume=never out to go on with it, or choose another --out",
                 dir.display()
             ),
         ));

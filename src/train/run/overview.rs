@@ -4,7 +4,7 @@ use std::path::Path;
 
 use trainer_backends::DecoderBackend;
 
-use super::run::{DeviceFacts, Run};
+use super::{DeviceFacts, Run};
 use crate::model::memory::{Memory, Plan};
 use crate::report::table::Table;
 

@@ -1,0 +1,134 @@
+//! From what is asked for to a run that is ready for its next step.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use trainer_backends::DecoderBackend;
+
+use super::prepare::{claim, prepare};
+use super::saves::check_same_weights;
+use super::selection::Selection;
+use super::{CONFIG, Resume, Run, RunRequest};
+use crate::checkpoint::layout::{list_steps, step_dir};
+use crate::checkpoint::{self, Retention, storage};
+use crate::error::Result;
+use crate::model::HostBuffers;
+use crate::parallel::collective::Traffic;
+use crate::parallel::session::{self, every, lead};
+use crate::report::log::RunLog;
+use crate::report::voice::say;
+use crate::train::data_check::DataCheck;
+use crate::train::device::DeviceFacts;
+use crate::train::input::{TrainingBatches, TrainingData};
+use crate::train::save::{self, Best, Description, LoopState, Saver, Share};
+use crate::train::spikes::Handled;
+use crate::train::state::TrainState;
+use crate::train::stop::Allowance;
+
+/// Whether a run directory holds something to go on from, and that is wanted.
+pub fn goes_on(out: &Path, resume: Resume) -> bool {
+    resume != Resume::Never && list_steps(out).is_ok_and(|steps| !steps.is_empty())
+}
+
+impl<'a, B: DecoderBackend> Run<'a, B> {
+    pub(super) fn open(
+        request: RunRequest,
+        data: &'a TrainingData,
+        device: &B::Device,
+        facts: &DeviceFacts,
+    ) -> Result<Self> {
+        let RunRequest { config, out, init_from, resume, max_hours, group } = request;
+        let allowance = Allowance::new(max_hours);
+        // A run that goes on has its own weights.
+        let (init_from, left_aside) = if goes_on(&out, resume) { (None, init_from) } else { (init_from, None) };
+        let ready = DataCheck::start(data).and_then(|check| {
+            let ready = prepare::<B>(&config, init_from.as_deref(), data, device, facts, &group)?;
+            Ok((check, ready, TrainingBatches::new(&data.train, &config)?, Selection::open(&config, data)?))
+        });
+        let (data_check, (decoder, replica, given), mut batches, selection) = every(&*group, ready)?;
+
+        let mut lock = None;
+        let found = lead(&*group, || {
+            let (held, found) = claim(&out, resume)?;
+            lock = Some(held);
+            Ok(found)
+        })?;
+        session::tell_in(&out);
+        let from_checkpoint = |dir: &Path| {
+            let (state, loop_state) = save::load(dir, &decoder, &config, &replica)?;
+            loop_state.check_same_data(&data.train, dir)?;
+            Ok((state, loop_state))
+        };
+        let (state, loop_state) = match &found {
+            Some(dir) => every(&*group, from_checkpoint(dir))?,
+            None => {
+                let random = || HostBuffers::init(&decoder.arch, &decoder.table, config.train.seed);
+                let weights = given.unwrap_or_else(random);
+                (TrainState::of_rank(&config, &decoder.table, weights, device, &replica), LoopState::new(&data.train))
+            }
+        };
+        check_same_weights(&replica, state.step, || save::weights_checksum(&state.weights))?;
+        batches.leave_out(&loop_state.left_out);
+        if found.is_some() && resume == Resume::Auto {
+            say(&format!(
+                "{} holds this run up to step {}: going on from there (--resume=never refuses that)",
+                out.display(),
+                state.step
+            ));
+        }
+        if let Some(model) = left_aside {
+            say(&format!(
+                "--init-from {} was for the beginning: the run goes on with its own weights",
+                model.display()
+            ));
+        }
+        let mut log = None;
+        lead(&*group, || {
+            storage::replace_file(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
+            log = Some(RunLog::open(&out, state.step, &facts.description, group.size())?);
+            // A kill between the save and the pointer's move would otherwise forget it.
+            loop_state.best.map_or(Ok(()), |best| remark_best(&out, best))
+        })?;
+        let description = Description::new(&config, &decoder.arch, &decoder.table, data.tokenizer.clone());
+        let retention = Retention {
+            last: config.checkpoint.keep_last,
+            every: config.checkpoint.keep_every,
+            hours: config.checkpoint.keep_hours,
+        };
+        let saver = Saver::new(&out, description, Share::new(&replica, &decoder.table), retention, state.step);
+        let run = Self {
+            config,
+            out,
+            data,
+            data_check,
+            batches,
+            peak_flops: facts.peak_flops,
+            decoder,
+            state,
+            replica,
+            loop_state,
+            allowance,
+            log,
+            saver,
+            save_begun: Instant::now(),
+            longest_stall: Duration::ZERO,
+            handled: Handled::default(),
+            selection,
+            step_bytes: Traffic::default(),
+            steps_made: 0,
+            val_loss: None,
+            skipped: 0,
+            _lock: lock,
+        };
+        say(run.overview(facts, init_from.as_deref()).trim_end());
+        Ok(run)
+    }
+}
+
+/// Points `best` at the best step's checkpoint if that still exists.
+fn remark_best(out: &Path, best: Best) -> Result<()> {
+    if step_dir(out, best.step).is_dir() {
+        checkpoint::mark_best(out, best.step)?;
+    }
+    Ok(())
+}
