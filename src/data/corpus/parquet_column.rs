@@ -4,11 +4,12 @@ use std::fs::File;
 use std::path::Path;
 
 use parquet::basic::Type as PhysicalType;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+use super::parquet_pages::CheckedPages;
 use super::{NOT_UTF8, TextField};
 use crate::data::guard::guarded;
 use crate::error::Short;
@@ -114,11 +115,11 @@ struct GroupReader {
 }
 
 fn group_reader(reader: &SerializedFileReader<File>, group: usize, column: usize) -> Result<GroupReader, ParquetError> {
-    let present = reader.metadata().file_metadata().schema_descr().column(column).max_def_level();
-    match reader.get_row_group(group)?.get_column_reader(column)? {
-        ColumnReader::ByteArrayColumnReader(values) => Ok(GroupReader { values, present }),
-        _ => Err(ParquetError::General("its text column changes its type".to_string())),
-    }
+    let description = reader.metadata().file_metadata().schema_descr().column(column);
+    let present = description.max_def_level();
+    let pages = reader.get_row_group(group)?.get_column_page_reader(column)?;
+    let pages = CheckedPages { pages, optional: present > 0 };
+    Ok(GroupReader { values: ColumnReaderImpl::new(description, Box::new(pages)), present })
 }
 
 impl GroupReader {
@@ -194,6 +195,25 @@ mod tests {
         assert_eq!(skipped[..2], [(4, "has no text (null)".to_string()), (11, NOT_UTF8.to_string())]);
         assert_eq!(skipped.len(), 2500 - expected.len());
         assert_eq!(batches.iter().map(|b| b.source_bytes).sum::<u64>(), 10_000);
+    }
+
+    /// A page that claims a dictionary of two thousand million texts, for which the library would fill 64 GiB.
+    #[test]
+    fn a_dictionary_longer_than_its_page_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let texts: Vec<Option<Vec<u8>>> = (0..20).map(|i| Some(format!("{}", i % 5).into_bytes())).collect();
+        write(&path, "message m { required int64 id; required binary text (UTF8); }", &texts);
+        let whole = std::fs::read(&path).unwrap();
+        // Thrift: field 1 of a dictionary's header, an i32, zigzag: 5 distinct texts; then field 2, the encoding.
+        let header = [0x4c, 0x15, 10, 0x15];
+        let places: Vec<usize> = (0..whole.len()).filter(|at| whole[*at..].starts_with(&header)).collect();
+        assert_eq!(places.len(), 1, "{places:?}");
+        let mut bytes = whole.clone();
+        bytes[places[0] + 2] = 126;
+        std::fs::write(&path, &bytes).unwrap();
+        let why = read(&path, None).1.unwrap_err();
+        assert!(why.contains("a dictionary of 63 texts in 25 bytes: the file is damaged"), "{why}");
     }
 
     /// The library answers some of these with a panic: a page whose size is not that of its values, a dictionary that is
