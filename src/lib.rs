@@ -1,5 +1,14 @@
 //! `trainer` trains phi-1-class code models; see README.md for what it does and CONTRIBUTING.md for how it is laid out.
 
+// Nothing that a user or a file controls may panic: an error says what to do. Where it cannot happen, `expect` says why.
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::undocumented_unsafe_blocks
+)]
+
 mod breakdown;
 pub mod checkpoint;
 pub mod cli;
@@ -11,3 +20,9 @@ pub mod model;
 pub mod parallel;
 pub mod report;
 pub mod train;
+pub mod verify;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod fuzz_tests;

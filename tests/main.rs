@@ -21,3 +21,4 @@ mod running;
 mod spikes;
 mod support;
 mod train;
+mod verify;

@@ -2,6 +2,15 @@
 //!
 //! `ops::DecoderBackend` is the trait; `reference` is its plain-tensor oracle; `cpu`, `cuda` and `wgpu` implement it.
 
+// Nothing that a user or a file controls may panic: an error says what to do. Where it cannot happen, `expect` says why.
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::undocumented_unsafe_blocks
+)]
+
 pub mod cache;
 pub mod cpu;
 pub mod discovery;

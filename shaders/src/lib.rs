@@ -3,6 +3,15 @@
 //! Every kernel is generic over the storage dtype (f32, f16, bf16) and computes in f32. Launchers take a `Blueprint` of
 //! comptime sizes, chosen from the device's features and never from its name.
 
+// Nothing that a user or a file controls may panic: an error says what to do. Where it cannot happen, `expect` says why.
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::undocumented_unsafe_blocks
+)]
+
 pub mod adamw;
 pub mod attention;
 pub mod clip;

@@ -74,6 +74,31 @@ fn each<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -
     out.iter_mut().zip(elements).for_each(|(out, element)| *out = value(*element));
 }
 
+/// How many little-endian elements of `dtype` are NaN or infinite, counted on all cores. `bytes` needs no alignment.
+///
+/// # Errors
+/// If `dtype` is not a weight's.
+pub fn count_non_finite(dtype: Dtype, bytes: &[u8]) -> Result<u64> {
+    // An exponent of ones.
+    let halves = |mask: u16| {
+        let chunks = bytes.par_chunks(PIECE * 2).map(move |chunk| {
+            chunk.as_chunks::<2>().0.iter().filter(|pair| u16::from_le_bytes(**pair) & mask == mask).count() as u64
+        });
+        chunks.sum()
+    };
+    match dtype {
+        Dtype::F16 => Ok(halves(0x7c00)),
+        Dtype::BF16 => Ok(halves(0x7f80)),
+        Dtype::F32 => {
+            let chunks = bytes.par_chunks(PIECE * 4).map(|chunk| {
+                chunk.as_chunks::<4>().0.iter().filter(|word| !f32::from_le_bytes(**word).is_finite()).count() as u64
+            });
+            Ok(chunks.sum())
+        }
+        _ => Err(unsupported(dtype)),
+    }
+}
+
 /// Rounds f32 values to `dtype` (to nearest, ties to even) and gives their little-endian bytes; f32 is not copied where
 /// the host is little-endian.
 ///
@@ -156,6 +181,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_counted() {
+        for dtype in WEIGHT_DTYPES {
+            let mut values: Vec<f32> = VALUES.iter().cycle().take(2 * PIECE + 7).copied().collect();
+            values.push(f32::NAN);
+            let expected = values.iter().filter(|value| !value.is_finite()).count() as u64;
+            assert_eq!(count_non_finite(dtype, &encode_f32(&values, dtype).unwrap()).unwrap(), expected, "{dtype}");
+        }
+        let halves: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        assert_eq!(count_non_finite(Dtype::F16, &halves).unwrap(), 2 << 10);
+        assert_eq!(count_non_finite(Dtype::BF16, &halves).unwrap(), 2 << 7);
+        assert!(count_non_finite(Dtype::I32, &[0; 4]).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// What stands beside `step-*` for a moment; each prefix is followed by the checkpoint's own name.
 pub(super) const TEMPORARY: &str = ".tmp-";
-pub(super) const REPLACED: &str = ".replaced-";
+pub(crate) const REPLACED: &str = ".replaced-";
 pub(super) const TRASH: &str = ".trash-";
 
 /// `RUN/checkpoints`.
@@ -35,7 +35,7 @@ pub fn step_dir(run_dir: &Path, step: u64) -> PathBuf {
 
 /// Where a step's checkpoint stands now: under its own name or, if a crash fell between setting it aside and
 /// putting its successor in place, under the name that it was set aside with.
-pub(super) fn existing_dir(run_dir: &Path, step: u64) -> Option<PathBuf> {
+pub fn existing_dir(run_dir: &Path, step: u64) -> Option<PathBuf> {
     let aside = checkpoints_dir(run_dir).join(format!("{REPLACED}{}", step_name(step)));
     [step_dir(run_dir, step), aside].into_iter().find(|dir| dir.is_dir())
 }

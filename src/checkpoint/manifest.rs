@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::storage;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 
 pub const FILE_NAME: &str = "MANIFEST";
 const FIRST_LINE: &str = "trainer manifest 1";
@@ -65,14 +65,14 @@ impl Manifest {
     }
 
     fn parse(text: &str) -> std::result::Result<Self, String> {
-        if !text.starts_with(FIRST_LINE) {
-            return Err(format!("does not begin with \"{FIRST_LINE}\""));
+        if text.lines().next() != Some(FIRST_LINE) {
+            return Err(format!("does not begin with the line \"{FIRST_LINE}\""));
         }
         let body_end = text.rfind("end ").filter(|end| text.ends_with('\n') && text[..*end].ends_with('\n'));
         let (body, last) = text.split_at(body_end.ok_or("is truncated")?);
         let mut files = BTreeMap::new();
         for line in body.lines().skip(1) {
-            let entry = parse_line(line).ok_or_else(|| format!("has an unreadable line \"{line}\""))?;
+            let entry = parse_line(line).ok_or_else(|| format!("has an unreadable line \"{}\"", Short(line)))?;
             files.insert(entry.0, entry.1);
         }
         let expected = format!("end {} files {:08x}\n", files.len(), crc32fast::hash(body.as_bytes()));
@@ -125,26 +125,30 @@ pub fn verify(dir: &Path) -> Result<()> {
 /// As [`verify`], for the files whose path begins with `prefix` ("model/": a reader of the model need not read the
 /// optimizer, six times its size).
 pub fn verify_part(dir: &Path, prefix: &str) -> Result<()> {
-    let problems = problems(dir, prefix)?;
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::file(dir, format!("the checkpoint is damaged: {}", problems.join("; "))))
+    verify_watched(dir, prefix, &|_| {}).map(|_| ())
 }
 
-fn problems(dir: &Path, prefix: &str) -> Result<Vec<String>> {
+/// As [`verify_part`]; `read` is told the bytes read since its last call. Returns the number of files and their bytes.
+pub fn verify_watched(dir: &Path, prefix: &str, read: &(dyn Fn(u64) + Sync)) -> Result<(usize, u64)> {
+    let damaged = |what: String| Error::file(dir, format!("the checkpoint is damaged: {what}"));
     if !dir.is_dir() {
-        return Ok(vec!["there is no such directory".to_string()]);
+        return Err(damaged("there is no such directory".to_string()));
     }
-    let manifest = match Manifest::read(dir)? {
-        Ok(manifest) => manifest,
-        Err(what) => return Ok(vec![what]),
-    };
+    let manifest = Manifest::read(dir)?.map_err(damaged)?;
+    let problems = problems(dir, &manifest, prefix, read)?;
+    if !problems.is_empty() {
+        return Err(damaged(problems.join("; ")));
+    }
+    let files = manifest.files.iter().filter(|(name, _)| name.starts_with(prefix));
+    Ok(files.fold((0, 0), |(files, bytes), (_, entry)| (files + 1, bytes + entry.bytes)))
+}
+
+fn problems(dir: &Path, manifest: &Manifest, prefix: &str, read: &(dyn Fn(u64) + Sync)) -> Result<Vec<String>> {
     let mut problems: Vec<String> = manifest
         .files
         .par_iter()
         .filter(|(name, _)| name.starts_with(prefix))
-        .map(|(name, expected)| problem(&dir.join(name.split('/').collect::<PathBuf>()), name, *expected))
+        .map(|(name, expected)| problem(&dir.join(name.split('/').collect::<PathBuf>()), name, *expected, read))
         .collect::<Result<Vec<_>>>()?
         .into_iter()
         .flatten()
@@ -159,19 +163,28 @@ fn problems(dir: &Path, prefix: &str) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-fn problem(path: &Path, name: &str, expected: Entry) -> Result<Option<String>> {
+fn problem(path: &Path, name: &str, expected: Entry, read: &(dyn Fn(u64) + Sync)) -> Result<Option<String>> {
+    let name = Short(name);
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => return Ok(Some(format!("{name} is not a file"))),
         Ok(found) if found.len() != expected.bytes => {
             return Ok(Some(format!("{name} has {} bytes, expected {}", found.len(), expected.bytes)));
         }
         Ok(_) => {}
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::InvalidFilename
+                    | io::ErrorKind::InvalidInput
+            ) =>
+        {
             return Ok(Some(format!("{name} is missing")));
         }
         Err(error) => return Err(Error::io("read", path)(error)),
     }
-    let (_, crc32) = storage::checksum(path)?;
+    let (_, crc32) = storage::checksum_watched(path, read)?;
     let changed = || format!("{name} has changed (CRC-32 {crc32:08x}, expected {:08x})", expected.crc32);
     Ok((crc32 != expected.crc32).then(changed))
 }
@@ -243,6 +256,18 @@ mod tests {
                 assert!(message(&dir).contains("MANIFEST"), "byte {at}");
             }
         }
+        // Names that no file system takes, whole.
+        for (name, shown) in
+            [("x".repeat(5000), "... (5000 bytes) is missing"), ("a\0b".to_string(), r"a\u{0}b is missing")]
+        {
+            let body = format!("{FIRST_LINE}\n00000000 0 {name}\n");
+            fs::write(&path, format!("{body}end 1 files {:08x}\n", crc32fast::hash(body.as_bytes()))).unwrap();
+            assert!(message(&dir).contains(shown), "{}", message(&dir));
+        }
+        // A later version of the format, whole.
+        let body = format!("{FIRST_LINE}2\n");
+        fs::write(&path, format!("{body}end 0 files {:08x}\n", crc32fast::hash(body.as_bytes()))).unwrap();
+        assert!(message(&dir).contains("does not begin with the line"));
         fs::remove_file(&path).unwrap();
         assert!(message(&dir).contains("MANIFEST is missing"));
     }

@@ -49,6 +49,16 @@ impl ModelFiles {
         self.reader.dtype(&self.sources[0].name)
     }
 
+    /// Every parameter, in the order of this program.
+    pub fn table(&self) -> &ParameterTable {
+        &self.table
+    }
+
+    /// The weights as their files have them.
+    pub fn reader(&self) -> &WeightsReader {
+        &self.reader
+    }
+
     /// The weights, widened to fp32.
     pub fn load(&self) -> Result<HostBuffers> {
         let mut host = HostBuffers::zeros(&self.table);

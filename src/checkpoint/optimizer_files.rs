@@ -9,6 +9,8 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use safetensors::Dtype;
+
 use super::element::decode_f32;
 use super::tensor_file::TensorFile;
 use crate::error::{Error, Result};
@@ -86,15 +88,35 @@ impl OptimizerFiles {
                 .map_err(|error| Error::file(file.path(), format!("tensor {}: {error}", piece.name)))?;
             next = wanted.end;
         }
-        if next < range.end {
-            let what = format!(
-                "holds no elements {next} to {} of {tensor} in its optimizer files: take another checkpoint, or start a new \
-                 run from its weights with --init-from",
-                range.end
-            );
-            return Err(Error::file(&self.dir, what));
+        if next < range.end { Err(self.lacks(tensor, next..range.end)) } else { Ok(()) }
+    }
+
+    /// Whether all `len` elements of a flattened tensor are there, and are fp32. Reads no values.
+    ///
+    /// # Errors
+    /// As [`OptimizerFiles::read`].
+    pub fn check(&self, tensor: &str, len: usize) -> Result<()> {
+        let mut next = 0;
+        for piece in self.pieces.get(tensor).map_or(&[][..], Vec::as_slice) {
+            let file = &self.files[piece.file];
+            if file.dtype(&piece.name)? != Dtype::F32 || file.bytes(&piece.name)?.len() / 4 != piece.part.len() {
+                let what = format!("tensor {}: expected {} elements of F32", piece.name, piece.part.len());
+                return Err(Error::file(file.path(), what));
+            }
+            if piece.part.start <= next {
+                next = next.max(piece.part.end);
+            }
         }
-        Ok(())
+        if next < len { Err(self.lacks(tensor, next..len)) } else { Ok(()) }
+    }
+
+    fn lacks(&self, tensor: &str, missing: Range<usize>) -> Error {
+        let what = format!(
+            "holds no elements {} to {} of {tensor} in its optimizer files: take another checkpoint, or start a new run from \
+             its weights with --init-from",
+            missing.start, missing.end
+        );
+        Error::file(&self.dir, what)
     }
 }
 
@@ -144,6 +166,9 @@ mod tests {
             }
             assert!(files.read("m.a", 90..101, &mut [0.0; 11]).unwrap_err().to_string().contains("100 to 101 of m.a"));
             assert!(files.read("m.b", 0..1, &mut [0.0]).is_err());
+            files.check("m.a", 100).unwrap();
+            assert!(files.check("m.a", 101).unwrap_err().to_string().contains("100 to 101 of m.a"));
+            assert!(files.check("m.b", 1).is_err());
             fs::remove_file(dir.path().join(file_name(parts.len() - 1, parts.len()))).unwrap();
             assert!(OptimizerFiles::open(dir.path()).is_err());
         }

@@ -115,13 +115,18 @@ pub fn walk(root: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
 
 /// Length in bytes and CRC-32 (IEEE 802.3, as gzip has it) of a file, computed on all cores.
 pub fn checksum(path: &Path) -> Result<(u64, u32)> {
+    checksum_watched(path, &|_| {})
+}
+
+/// As [`checksum`]; `read` is told the bytes read since its last call.
+pub fn checksum_watched(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<(u64, u32)> {
     let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
     let pieces = bytes.div_ceil(CHECKSUM_PIECE).max(1);
     let hashers: Vec<crc32fast::Hasher> = (0..pieces)
         .into_par_iter()
         .map(|piece| {
             let start = piece * CHECKSUM_PIECE;
-            checksum_piece(path, start, CHECKSUM_PIECE.min(bytes - start))
+            checksum_piece(path, start, CHECKSUM_PIECE.min(bytes - start), read)
         })
         .collect::<io::Result<_>>()
         .map_err(Error::io("read", path))?;
@@ -130,7 +135,7 @@ pub fn checksum(path: &Path) -> Result<(u64, u32)> {
     Ok((bytes, whole.finalize()))
 }
 
-fn checksum_piece(path: &Path, start: u64, bytes: u64) -> io::Result<crc32fast::Hasher> {
+fn checksum_piece(path: &Path, start: u64, bytes: u64, read: &(dyn Fn(u64) + Sync)) -> io::Result<crc32fast::Hasher> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(start))?;
     let mut buffer = vec![0; bytes.min(1 << 20) as usize];
@@ -139,6 +144,7 @@ fn checksum_piece(path: &Path, start: u64, bytes: u64) -> io::Result<crc32fast::
         let want = left.min(buffer.len() as u64) as usize;
         file.read_exact(&mut buffer[..want])?;
         hasher.update(&buffer[..want]);
+        read(want as u64);
         left -= want as u64;
     }
     Ok(hasher)

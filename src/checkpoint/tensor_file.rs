@@ -16,7 +16,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::element::{decode_f32, encode_f32};
 use super::storage;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 
 /// Bytes of the length that stands before the header.
 const LENGTH: usize = 8;
@@ -221,25 +221,28 @@ fn parse(bytes: &[u8]) -> std::result::Result<(usize, Metadata), String> {
     // The crate adds up offsets without checking for overflow: none may lie outside the file.
     let data = room - header.len();
     let entries: HashMap<String, serde_json::Value> =
-        serde_json::from_slice(header).map_err(|error| format!("its header is not JSON ({error})"))?;
+        serde_json::from_slice(header).map_err(|error| format!("its header is not JSON ({})", Short(error)))?;
     for (name, entry) in entries.iter().filter(|(name, _)| *name != "__metadata__") {
         let offset = |index| entry.get("data_offsets")?.get(index)?.as_u64();
         let inside = |offset: u64| offset <= data as u64;
         let (Some(from), Some(to)) = (offset(0), offset(1)) else {
-            return Err(format!("tensor {name} has no data_offsets [from, to]"));
+            return Err(format!("tensor {} has no data_offsets [from, to]", Short(name)));
         };
         if from > to || !inside(to) {
+            let name = Short(name);
             return Err(format!("tensor {name} should lie at bytes {from}..{to}, but {data} follow the header"));
         }
     }
     SafeTensors::read_metadata(bytes).map_err(|error| match error {
-        SafeTensorError::InvalidOffset(name) => format!("tensor {name} overlaps another or leaves a gap before it"),
+        SafeTensorError::InvalidOffset(name) => {
+            format!("tensor {} overlaps another or leaves a gap before it", Short(name))
+        }
         SafeTensorError::TensorInvalidInfo => "a tensor's bytes are not those of its shape and type".to_string(),
         SafeTensorError::MetadataIncompleteBuffer => {
             format!("its tensors do not fill the {data} bytes after the header")
         }
         SafeTensorError::HeaderTooLarge => format!("its header of {length} bytes is longer than the format allows"),
-        other => other.to_string(),
+        other => Short(other).to_string(),
     })
 }
 

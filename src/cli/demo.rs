@@ -57,7 +57,8 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     if !summary.finished {
         return Ok(());
     }
-    let tokenizer = data.tokenizer.as_ref().expect("the demo's data has its tokenizer");
+    let tokenizer = data.tokenizer.as_ref();
+    let tokenizer = tokenizer.ok_or_else(|| Error::failed("the demo's data has lost its tokenizer: run it again"))?;
     let held_out = exercises::held_out(args.seed, HELD_OUT);
     eprintln!("completing {HELD_OUT} exercises that it has not seen");
     let completions = with_backend(global, Solve { args, tokenizer, exercises: &held_out })?;

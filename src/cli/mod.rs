@@ -20,6 +20,7 @@ mod report;
 mod runs;
 mod selftest;
 mod train;
+mod verify;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -74,6 +75,7 @@ fn dispatch(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Devices(args) => devices::run(&args, global),
         Command::Report(args) => report::run(&args, global),
         Command::Runs(args) => runs::run(&args, global),
+        Command::Verify(args) => verify::run(&args, global),
         Command::Bench(args) => bench::run(&args, global),
         Command::Selftest(args) => selftest::run(&args, global),
         Command::Completions(args) => completions::completions(&args, global),

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::keys::{KEYS, Key};
 use super::parsed::Parsed;
 use super::suggest::nearest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 
 /// The presets that the binary holds, by name.
 const PRESETS: [(&str, &str); 6] = [
@@ -56,7 +56,12 @@ impl Layers {
     /// Lays a preset over what is there, after the one it inherits from.
     pub fn add_preset(&mut self, name: &str) -> Result<()> {
         let Some((name, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
-            return Err(unknown(format!("unknown preset {name:?}"), name, preset_names(), "the presets are"));
+            return Err(unknown(
+                format!("unknown preset {}", Short(format!("{name:?}"))),
+                name,
+                preset_names(),
+                "the presets are",
+            ));
         };
         self.add_text(text, Origin::Preset(name))
     }
@@ -69,6 +74,7 @@ impl Layers {
     /// One `--set table.key=value`. The value is TOML; text needs no quotes.
     pub fn add_set(&mut self, set: &str) -> Result<()> {
         let Some((path, text)) = set.split_once('=') else {
+            let set = Short(set);
             return Err(Error::input(format!("--set {set}: expected table.key=value, as in train.steps=20")));
         };
         let (path, text) = (path.trim(), text.trim());
@@ -76,7 +82,8 @@ impl Layers {
             // `--set lr=..` most often means the one table that has such a key.
             let full = KEYS.iter().find(|key| key.name == path).map(|key| format!("{}.{}", key.table, key.name));
             let hint = full.map(|full| format!("; did you mean {full}?")).unwrap_or_default();
-            return Err(Error::input(format!("--set {set}: {path:?} names no table: write table.key=value{hint}")));
+            let (set, path) = (Short(set), Short(format!("{path:?}")));
+            return Err(Error::input(format!("--set {set}: {path} names no table: write table.key=value{hint}")));
         };
         let key = find(table, name, &Origin::Set)?;
         let value = match toml_value(text) {
@@ -93,8 +100,12 @@ impl Layers {
             (None, _) => {}
             // A preset that was asked for by name stands in the place of the one that the file would build on.
             (Some(Value::String(_)), false) => {}
-            (Some(Value::String(base)), true) => self.add_preset(base)?,
+            (Some(Value::String(base)), true) => self.add_preset(base).map_err(|error| {
+                // Whose mistake it is, where a file named it.
+                Error::input(format!("{INHERITS} ({origin}): {error}"))
+            })?,
             (Some(other), _) => {
+                let other = Short(other);
                 return Err(Error::input(format!("{INHERITS} is {other} ({origin}): it must be a preset's name")));
             }
         }
@@ -109,15 +120,17 @@ impl Layers {
                     }
                 }
                 _ if known => {
+                    let content = Short(content);
                     let message = format!(
                         "{table_name} is {content} ({origin}): it must be a table, [{table_name}] on its own line"
                     );
                     return Err(Error::input(message));
                 }
                 _ => {
+                    let shown = Short(table_name);
                     let what = match content {
-                        Value::Table(_) => format!("unknown table [{table_name}] ({origin})"),
-                        _ => format!("unknown key {table_name} outside of any table ({origin})"),
+                        Value::Table(_) => format!("unknown table [{shown}] ({origin})"),
+                        _ => format!("unknown key {shown} outside of any table ({origin})"),
                     };
                     return Err(unknown(what, table_name, tables(), "the tables are"));
                 }
@@ -143,6 +156,7 @@ impl Layers {
                     .unwrap_or_default(),
                 _ => String::new(),
             };
+            let value = Short(value);
             let message = format!("{}.{} is {value} ({origin}): it must be {}{hint}", key.table, key.name, key.kind);
             return Err(Error::input(message));
         }
@@ -190,10 +204,11 @@ fn find(table: &str, name: &str, origin: &Origin) -> Result<&'static Key> {
         return Ok(key);
     }
     if !KEYS.iter().any(|key| key.table == table) {
-        let what = format!("unknown table {table} in {table}.{name} ({origin})");
+        let (shown, name) = (Short(table), Short(name));
+        let what = format!("unknown table {shown} in {shown}.{name} ({origin})");
         return Err(unknown(what, table, KEYS.iter().map(|key| key.table), "the tables are"));
     }
-    let what = format!("unknown key {table}.{name} ({origin})");
+    let what = format!("unknown key {table}.{} ({origin})", Short(name));
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return Err(Error::input(format!("{what}; did you mean {}.{name}?", key.table)));
     }
@@ -212,5 +227,5 @@ fn unknown<'a>(what: String, word: &str, known: impl Iterator<Item = &'a str>, l
 fn syntax_error(text: &str, error: &toml::de::Error, origin: &Origin) -> Error {
     let line = error.span().map(|span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
     let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
-    Error::input(format!("{origin}{place}: not valid TOML: {}", error.message().replace('\n', ", ")))
+    Error::input(format!("{origin}{place}: not valid TOML: {}", Short(error.message().replace('\n', ", "))))
 }

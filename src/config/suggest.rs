@@ -1,8 +1,14 @@
 //! "Did you mean": the known name nearest to a mistyped one.
 
+/// Bytes of a word that may be mistyped; what is longer is no name, and would be compared for long.
+const LONGEST: usize = 200;
+
 /// The candidate that `word` most likely stands for, or `None` where nothing is near: at most a third of the longer
 /// word may differ, in letters changed, inserted, removed or swapped with a neighbour.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > LONGEST {
+        return None;
+    }
     candidates
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
@@ -54,5 +60,7 @@ mod tests {
         assert_eq!(nearest("labtop", presets), Some("laptop"));
         assert_eq!(nearest("llama-3-70b", presets), None);
         assert_eq!(nearest("rl", ["lr", "eps"]), Some("lr"));
+        let long = "x".repeat(LONGEST + 1);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
     }
 }

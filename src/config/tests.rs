@@ -86,7 +86,7 @@ fn a_file_stands_alone_with_defaults_or_builds_on_a_preset() {
     let demo = Config::resolve(Some("demo"), Some(replaced.path()), &[]).unwrap();
     assert_eq!(demo.model.vocab, 1024);
     let error = from_text("inherits = \"labtop\"").unwrap_err().to_string();
-    assert!(error.contains("did you mean laptop?"), "{error}");
+    assert!(error.contains("did you mean laptop?") && error.starts_with("inherits (/"), "{error}");
     let error = from_text("inherits = 3").unwrap_err().to_string();
     assert!(error.contains("must be a preset's name"), "{error}");
 }

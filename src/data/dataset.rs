@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::manifest::{MANIFEST, Manifest};
+use super::manifest::{MANIFEST, Manifest, ShardEntry};
 use super::sampler::mix;
 use super::shard::{ShardMeta, TokenShard};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,35 +249,38 @@ fn shards_of_manifest(dir: &Path, manifest: &Manifest, split: Split) -> Result<V
             },
         ));
     }
-    part.shards
-        .iter()
-        .map(|entry| {
-            let path = dir.join(&entry.file);
-            if !path.exists() {
-                return Err(Error::file(
-                    &path,
-                    format!("is missing, but {MANIFEST} lists it: copy it here or run `trainer prepare` again"),
-                ));
-            }
-            let shard = TokenShard::open(&path)?;
-            let expected = (entry.tokens, Some(entry.crc32.as_str()));
-            let stored = shard.stored_crc32().map(|crc| format!("{crc:08x}"));
-            if (shard.tokens(), stored.as_deref()) != expected {
-                return Err(Error::file(
-                    &path,
-                    format!(
-                        "expected the shard that {MANIFEST} lists ({} tokens, CRC-32 {}), found another ({} tokens, CRC-32 \
-                         {}): the directory mixes two data sets; run `trainer prepare` again",
-                        entry.tokens,
-                        entry.crc32,
-                        shard.tokens(),
-                        stored.as_deref().unwrap_or("none")
-                    ),
-                ));
-            }
-            Ok(shard)
-        })
-        .collect()
+    part.shards.iter().map(|entry| open_listed(dir, entry)).collect()
+}
+
+/// The shard that a manifest lists, known by its header to be that one and no other.
+///
+/// # Errors
+/// No such file, a damaged header, or another shard under this name.
+pub fn open_listed(dir: &Path, entry: &ShardEntry) -> Result<TokenShard> {
+    let path = dir.join(&entry.file);
+    if !path.exists() {
+        return Err(Error::file(
+            &path,
+            format!("is missing, but {MANIFEST} lists it: copy it here or run `trainer prepare` again"),
+        ));
+    }
+    let shard = TokenShard::open(&path)?;
+    let expected = (entry.tokens, Some(entry.crc32.as_str()));
+    let stored = shard.stored_crc32().map(|crc| format!("{crc:08x}"));
+    if (shard.tokens(), stored.as_deref()) == expected {
+        return Ok(shard);
+    }
+    Err(Error::file(
+        &path,
+        format!(
+            "expected the shard that {MANIFEST} lists ({} tokens, CRC-32 {}), found another ({} tokens, CRC-32 {}): the \
+             directory mixes two data sets; run `trainer prepare` again",
+            entry.tokens,
+            Short(&entry.crc32),
+            shard.tokens(),
+            stored.as_deref().unwrap_or("none")
+        ),
+    ))
 }
 
 /// The .bin files with the split's name in theirs, in the order of their names.

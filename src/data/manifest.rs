@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::Split;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
@@ -114,7 +114,10 @@ impl Manifest {
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
         let refuse = |error: serde_json::Error| {
-            Error::file(&path, format!("expected the manifest of a prepared data set, but it does not parse: {error}"))
+            Error::file(
+                &path,
+                format!("expected the manifest of a prepared data set, but it does not parse: {}", Short(error)),
+            )
         };
         let mark: Mark = serde_json::from_slice(&text).map_err(refuse)?;
         if (mark.format.as_str(), mark.version) != (FORMAT, VERSION) {
@@ -123,11 +126,20 @@ impl Manifest {
                 format!(
                     "expected format {FORMAT} version {VERSION}, found {} version {}: prepare the data with this version of \
                      trainer",
-                    mark.format, mark.version
+                    Short(mark.format),
+                    mark.version
                 ),
             ));
         }
-        serde_json::from_slice(&text).map(Some).map_err(refuse)
+        let manifest: Self = serde_json::from_slice(&text).map_err(refuse)?;
+        // A name only: a manifest must not reach out of its directory.
+        let mut files = manifest.train.shards.iter().chain(&manifest.val.shards).map(|entry| entry.file.as_str());
+        match files.find(|name| name.is_empty() || name.contains(['/', '\\']) || *name == "..") {
+            Some(odd) => {
+                Err(Error::file(&path, format!("lists the shard \"{}\": expected a file beside it", Short(odd))))
+            }
+            None => Ok(Some(manifest)),
+        }
     }
 
     /// Writes the manifest into `dir` and syncs it.

@@ -3,6 +3,7 @@
 pub mod corpus;
 pub mod dataset;
 pub mod exercises;
+mod guard;
 pub mod manifest;
 pub mod prepare;
 pub mod sampler;

@@ -214,12 +214,20 @@ fn check_container(path: &Path, header: &[u8], length: u64) -> Result<u64> {
 /// Our reserved words, where they are present.
 fn our_words(path: &Path, header: &[u8]) -> Result<Option<(ShardMeta, u32)>> {
     let our = |offset: usize| word(header, OUR_WORDS.start + offset);
-    if our(0) != OUR_MAGIC {
-        return Ok(None);
-    }
     let guarded = (OUR_WORDS.end - 1) * 4;
+    let damaged = || {
+        let what = "its header does not match the header's own checksum: the file was damaged; copy it again or run `trainer \
+                    prepare` again";
+        Err(Error::file(path, what))
+    };
+    if our(0) != OUR_MAGIC {
+        // Another program's words, unless with our magic they were ours to the last bit.
+        let mut ours = header[..guarded].to_vec();
+        ours[OUR_WORDS.start * 4..][..4].copy_from_slice(&OUR_MAGIC.to_le_bytes());
+        return if crc32fast::hash(&ours) == our(7) { damaged() } else { Ok(None) };
+    }
     if crc32fast::hash(&header[..guarded]) != our(7) {
-        return Err(Error::file(path, "its header does not match the header's own checksum: the file was damaged"));
+        return damaged();
     }
     if our(1) != OUR_LAYOUT {
         return Err(Error::file(

@@ -88,6 +88,7 @@ fn every_damage_has_its_own_message() {
     assert!(refusal(&damaged(&|b| b[4] = 7)).contains("found version 7"));
     assert!(refusal(&damaged(&|b| b[11] = 0xff)).contains("says -"));
     assert!(refusal(&damaged(&|b| b[44] ^= 1)).contains("header's own checksum"));
+    assert!(refusal(&damaged(&|b| b[34] ^= 8)).contains("header's own checksum"), "our own magic");
     let flipped = TokenShard::open(&damaged(&|b| b[1400] ^= 4)).unwrap();
     assert!(flipped.verify().unwrap_err().to_string().contains("damaged after it was"));
     assert!(refusal(&dir.path().join("missing.bin")).contains("cannot open"));

@@ -168,6 +168,7 @@ impl ParameterTable {
         };
         groups.push(Group { len: layout.align(), decay_len });
 
+        #[expect(clippy::expect_used, reason = "every reader of an architecture validates it")]
         let block = block.expect("an architecture has at least one layer (Architecture::validate)");
         Self { entries, groups, embedding, block, head }
     }

@@ -67,6 +67,7 @@ impl HostBuffers {
 
 /// Takes one buffer to the host as fp32; where it is there already and nothing else holds it, nothing is copied.
 pub fn take_one<B: DecoderBackend, const D: usize>(buffer: Tensor<B, D>) -> Vec<f32> {
+    #[expect(clippy::expect_used, reason = "the dtype is that of the cast")]
     buffer.cast(DType::F32).into_data().into_vec().expect("fp32 after the cast")
 }
 

@@ -102,6 +102,7 @@ pub const PORT: u16 = 8642;
 fn respond(request: Request, content_type: &str, content: Result<String>) -> io::Result<()> {
     match content {
         Ok(content) => {
+            #[expect(clippy::expect_used, reason = "both are constants")]
             let header =
                 |name: &str, value: &str| Header::from_bytes(name, value).expect("a header's name and value in ASCII");
             let response = Response::from_string(content)

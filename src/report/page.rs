@@ -89,6 +89,7 @@ fn fill(template: &str, parts: &[(&str, &str)]) -> String {
     let mut page = String::with_capacity(template.len() + parts.iter().map(|(_, part)| part.len()).sum::<usize>());
     let mut rest = template;
     for (marker, part) in parts {
+        #[expect(clippy::expect_used, reason = "the template is compiled in, and a test fills it")]
         let (before, after) = rest.split_once(marker).expect("the template has its markers in order");
         page.push_str(before);
         page.push_str(part);

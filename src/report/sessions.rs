@@ -140,6 +140,29 @@ pub fn read(run_dir: &Path) -> Vec<Session> {
     sessions
 }
 
+/// Of a sessions file: its sessions, and the lines that a kill tore.
+///
+/// # Errors
+/// The number, counted from 1, of the first line that is neither a record nor the beginning of one.
+pub fn check(bytes: &[u8]) -> Result<(usize, usize), usize> {
+    let (mut sessions, mut torn) = (0, 0);
+    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        match serde_json::from_slice(line) {
+            Ok(Line::Started(_)) => sessions += 1,
+            Ok(Line::Ended(_)) => {}
+            Err(_) if line.is_empty() => {}
+            // Of a torn line only the end is missing.
+            Err(_) if is_cut(line) => torn += 1,
+            Err(_) => return Err(number),
+        }
+    }
+    Ok((sessions, torn))
+}
+
+fn is_cut(line: &[u8]) -> bool {
+    line.starts_with(b"{") && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err_and(|error| error.is_eof())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +191,9 @@ mod tests {
         let mut second = SessionLog::new(run.path(), 3, "cpu", 2);
         second.step();
         second.end(&end(Outcome::Stopped));
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(check(&bytes), Ok((2, 1)));
+        assert_eq!(check(&[&bytes[..], b"{\"started\":1}\n"].concat()), Err(5));
         let sessions = read(run.path());
         assert_eq!(sessions.len(), 2);
         assert_eq!((&sessions[0].start, &sessions[0].end), (&killed.start, &None));

@@ -34,6 +34,14 @@ impl LossScale {
         Self { scale, clean_steps: 0, hysteresis: HYSTERESIS }
     }
 
+    /// Whether this is a state that these rules can come to: one that was read from a file may be anything.
+    pub fn is_sound(&self) -> bool {
+        self.scale.is_finite()
+            && self.scale >= FLOOR
+            && self.clean_steps < WINDOW
+            && (1..=HYSTERESIS).contains(&self.hysteresis)
+    }
+
     /// To be called after a step whose gradients were finite.
     pub fn clean(&mut self) {
         self.clean_steps += 1;

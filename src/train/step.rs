@@ -227,6 +227,7 @@ fn accumulate<B: DecoderBackend>(
     Ok(loss)
 }
 
+#[expect(clippy::expect_used, reason = "a decoder has at least three groups of parameters")]
 fn sum_of_squares<B: DecoderBackend>(grads: &Buffers<B>) -> Tensor<B, 1> {
     grads.iter().map(B::sum_of_squares).reduce(|a, b| a + b).expect("a decoder has parameters")
 }

@@ -17,12 +17,14 @@ impl std::ops::Deref for Wide {
 
     fn deref(&self) -> &[f32] {
         // Contiguity and dtype were established by `wide`.
+        #[expect(clippy::expect_used, reason = "established by `wide`")]
         self.0.as_slice::<f32>().expect("a contiguous fp32 tensor")
     }
 }
 
 /// Token ids or targets as a slice of i32.
 pub fn ids(tensor: Tensor<Flex, 1, Int>) -> Vec<i32> {
+    #[expect(clippy::expect_used, reason = "converted on the same line")]
     tensor.into_data().convert::<i32>().into_vec().expect("i32 after conversion")
 }
 
@@ -45,6 +47,7 @@ pub fn modify<const D: usize, R>(tensor: &mut Tensor<Flex, D>, change: impl FnOn
         result = Some(returned);
         tensor
     });
+    #[expect(clippy::expect_used, reason = "inplace has no other way to its end")]
     result.expect("inplace calls its closure")
 }
 

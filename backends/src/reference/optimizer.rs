@@ -25,6 +25,7 @@ pub fn grad_factor<B: Backend>(
 }
 
 fn host_scalar<B: Backend>(tensor: &Tensor<B, 1>) -> f32 {
+    #[expect(clippy::expect_used, reason = "converted on the same line")]
     tensor.clone().into_data().convert::<f32>().as_slice::<f32>().expect("just converted to fp32")[0]
 }
 

@@ -190,6 +190,7 @@ impl<B: DecoderBackend> Bench<B> {
 }
 
 fn host<B: DecoderBackend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    #[expect(clippy::expect_used, reason = "converted on the same line")]
     tensor.into_data().convert_dtype(DType::F32).into_vec().expect("just converted to fp32")
 }
 

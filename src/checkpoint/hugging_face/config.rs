@@ -12,11 +12,15 @@ use serde_json::{Map, Value};
 
 use super::{CONFIG_FILE, config_older};
 use crate::checkpoint::element;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use crate::model::architecture::Architecture;
 
 /// More weights than this (281 T) are a mistake in the file; the bound also keeps every later product from overflowing.
 const MOST_PARAMETERS: u128 = 1 << 48;
+/// As `model.layers` of a configuration. Each layer is a dozen names in a table, made before any weight is looked at.
+const MOST_LAYERS: usize = 10_000;
+/// As `model.seq_len`. Each position has a row in the table of rotations.
+const LONGEST_CONTEXT: usize = 1 << 24;
 
 /// A model's shape and what else its config.json says that matters to us.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,8 +53,9 @@ pub fn read_architecture(dir: &Path) -> Result<Architecture> {
 pub fn read_config(dir: &Path) -> Result<ModelConfig> {
     let path = dir.join(CONFIG_FILE);
     let text = fs::read(&path).map_err(Error::io("read", &path))?;
-    let json: Value = serde_json::from_slice(&text)
-        .map_err(|error| Error::file(&path, format!("is not JSON ({error}): expected a Hugging Face config")))?;
+    let json: Value = serde_json::from_slice(&text).map_err(|error| {
+        Error::file(&path, format!("is not JSON ({}): expected a Hugging Face config", Short(error)))
+    })?;
     let found = match &json {
         Value::Object(keys) => {
             config_older::translated(keys).and_then(|translated| Keys(translated.as_ref().unwrap_or(keys)).config())
@@ -88,7 +93,8 @@ impl Keys<'_> {
             Some(other) => {
                 return Err(format!(
                     "model_type is {other}: only \"phi\" (or Microsoft's earlier \"mixformer-sequential\", \
-                     \"phi-msft\") can be loaded"
+                     \"phi-msft\") can be loaded",
+                    other = Short(other)
                 ));
             }
             None => return Err("model_type is missing: expected \"phi\"".to_string()),
@@ -106,7 +112,8 @@ impl Keys<'_> {
             Some(Value::String(name)) if name == "gelu_new" || name == "gelu_pytorch_tanh" => {}
             Some(other) => {
                 return Err(format!(
-                    "hidden_act is {other}: only the tanh form of GELU (gelu_new, gelu_pytorch_tanh) is supported"
+                    "hidden_act is {other}: only the tanh form of GELU (gelu_new, gelu_pytorch_tanh) is supported",
+                    other = Short(other)
                 ));
             }
         }
@@ -148,6 +155,14 @@ impl Keys<'_> {
         };
         let [layers, c, f, v] =
             [architecture.layers, hidden, architecture.mlp, architecture.vocab].map(|size| size as u128);
+        for (key, size, most) in [
+            ("num_hidden_layers", architecture.layers, MOST_LAYERS),
+            ("max_position_embeddings", architecture.context, LONGEST_CONTEXT),
+        ] {
+            if size > most {
+                return Err(format!("{key} is {size}: expected at most {most}"));
+            }
+        }
         if layers * c * (4 * c + 2 * f) + 2 * v * c > MOST_PARAMETERS {
             return Err("its sizes multiply to more weights than any machine holds: one of them is wrong".to_string());
         }
@@ -161,14 +176,16 @@ impl Keys<'_> {
         let nested = match self.get("rope_parameters").or(self.get("rope_scaling")) {
             None => &empty,
             Some(Value::Object(keys)) => keys,
-            Some(other) => return Err(format!("rope_parameters is {other}: expected an object")),
+            Some(other) => return Err(format!("rope_parameters is {}: expected an object", Short(other))),
         };
         for keys in [nested, self.get("rope_scaling").and_then(Value::as_object).unwrap_or(&empty)] {
             let kind = keys.get("rope_type").or(keys.get("type")).filter(|kind| !kind.is_null());
             if let Some(kind) = kind.filter(|kind| *kind != "default") {
+                let kind = Short(kind);
                 return Err(format!("rope type is {kind}: only \"default\" (no scaling of positions) is supported"));
             }
             if let Some((key, value)) = keys.iter().find(|(key, value)| !known_rope_key(key) && !value.is_null()) {
+                let (key, value) = (Short(key), Short(value));
                 return Err(format!("rope parameter {key} is {value}: no scaling of positions is supported"));
             }
         }
@@ -196,9 +213,10 @@ impl Keys<'_> {
             None => Ok(None),
             Some(Value::String(name)) => {
                 let found = element::from_torch_name(name.trim_start_matches("torch."));
-                found.map(Some).ok_or(format!("dtype is \"{name}\": expected float32, float16 or bfloat16"))
+                let name = Short(name);
+                found.map(Some).ok_or_else(|| format!("dtype is \"{name}\": expected float32, float16 or bfloat16"))
             }
-            Some(other) => Err(format!("dtype is {other}: expected float32, float16 or bfloat16")),
+            Some(other) => Err(format!("dtype is {}: expected float32, float16 or bfloat16", Short(other))),
         }
     }
 
@@ -210,17 +228,17 @@ impl Keys<'_> {
     fn size(&self, key: &str, default: usize) -> Found<usize> {
         let Some(value) = self.get(key) else { return Ok(default) };
         let size = value.as_u64().filter(|size| (1..=1 << 31).contains(size)).and_then(|size| size.try_into().ok());
-        size.ok_or(format!("{key} is {value}: expected a positive whole number"))
+        size.ok_or_else(|| format!("{key} is {}: expected a positive whole number", Short(value)))
     }
 
     fn number(&self, value: Option<&Value>, key: &str, default: f64) -> Found<f64> {
         let Some(value) = value else { return Ok(default) };
-        value.as_f64().ok_or(format!("{key} is {value}: expected a number"))
+        value.as_f64().ok_or_else(|| format!("{key} is {}: expected a number", Short(value)))
     }
 
     fn bool(&self, key: &str) -> Found<bool> {
         let Some(value) = self.get(key) else { return Ok(false) };
-        value.as_bool().ok_or(format!("{key} is {value}: expected true or false"))
+        value.as_bool().ok_or_else(|| format!("{key} is {}: expected true or false", Short(value)))
     }
 
     fn dropout(&self, key: &str) -> Found<f64> {
@@ -235,7 +253,7 @@ impl Keys<'_> {
             one => one,
         };
         let id = first.and_then(Value::as_u64).and_then(|id| id.try_into().ok());
-        id.map(Some).ok_or(format!("{key} is {}: expected a token id", first.unwrap_or(&Value::Null)))
+        id.map(Some).ok_or_else(|| format!("{key} is {}: expected a token id", Short(first.unwrap_or(&Value::Null))))
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::Found;
 use super::config_write::rotary_factor;
+use crate::error::Short;
 
 /// (Microsoft's key, transformers' key, Microsoft's default where it differs from PhiConfig's).
 const KEYS: [(&str, &str, Option<u64>); 8] = [
@@ -42,7 +43,7 @@ pub fn translated(own: &Map<String, Value>) -> Found<Option<Map<String, Value>>>
         None => Ok(default),
         Some(value) => {
             let size = value.as_u64().filter(|size| (1..=1 << 31).contains(size));
-            size.ok_or(format!("{key} is {value}: expected a positive whole number"))
+            size.ok_or_else(|| format!("{key} is {}: expected a positive whole number", Short(value)))
         }
     };
     let hidden = size("n_embd", config.get("hidden_size"), 0)?;
@@ -63,6 +64,7 @@ pub fn translated(own: &Map<String, Value>) -> Found<Option<Map<String, Value>>>
 /// `{"block_cls": "parallel", "mixer": {}, "mlp": {"mlp_cls": "mlp"}}`.
 fn check_architecture(architecture: &Value) -> Found<()> {
     let odd = |key: &str, value: &Value| {
+        let (key, value) = (Short(key), Short(value));
         Err(format!("{key} is {value}: only phi-1's parallel block with its plain attention and MLP is supported"))
     };
     let blocks = match architecture {

@@ -84,6 +84,15 @@ fn every_other_model_is_refused_with_its_reason() {
         (serde_json::json!({"hidden_size": 127}), "not a multiple"),
         (serde_json::json!({"hidden_size": "128"}), "hidden_size is \"128\""),
         (serde_json::json!({"num_hidden_layers": 0}), "num_hidden_layers is 0"),
+        // Few weights, but a name for each layer and a row for each position.
+        (
+            serde_json::json!({"num_hidden_layers": 2_147_483_647}),
+            "num_hidden_layers is 2147483647: expected at most 10000",
+        ),
+        (
+            serde_json::json!({"max_position_embeddings": 1 << 30}),
+            "max_position_embeddings is 1073741824: expected at most",
+        ),
         (serde_json::json!({"vocab_size": -1}), "vocab_size is -1"),
         (serde_json::json!({"vocab_size": 2_147_483_648_u64, "hidden_size": 2_147_483_648_u64}), "multiply to more"),
         (serde_json::json!({"vocab_size": 1e300}), "vocab_size"),

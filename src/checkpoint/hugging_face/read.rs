@@ -13,7 +13,7 @@ use super::weight_layout::Source;
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::checkpoint::element;
 use crate::checkpoint::tensor_file::TensorFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 
 /// Endings of tensors that some exports carry and that no model needs: they are computed from the configuration.
 const BUFFERS: [&str; 4] =
@@ -62,19 +62,22 @@ impl WeightsReader {
     fn open_shards(dir: &Path, index_path: &Path) -> Result<Self> {
         let bytes = fs::read(index_path).map_err(Error::io("read", index_path))?;
         let index: Index = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::file(index_path, format!("is no index of shards ({error}): expected {{\"weight_map\": {{...}}}}"))
+            Error::file(
+                index_path,
+                format!("is no index of shards ({}): expected {{\"weight_map\": {{...}}}}", Short(error)),
+            )
         })?;
         let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
         // A name only: an index must not reach out of its directory.
         if let Some(odd) = shards.iter().find(|name| name.contains(['/', '\\']) || **name == "..") {
             return Err(Error::file(
                 index_path,
-                format!("lists the shard \"{odd}\": expected a file beside the index"),
+                format!("lists the shard \"{}\": expected a file beside the index", Short(odd)),
             ));
         }
         let missing: Vec<&str> = shards.iter().copied().filter(|name| !dir.join(name).is_file()).collect();
         if !missing.is_empty() {
-            let what = format!("lists shards that are missing: {}; fetch them again", missing.join(", "));
+            let what = format!("lists shards that are missing: {}; fetch them again", list(&missing));
             return Err(Error::file(index_path, what));
         }
         let files = shards.iter().map(|name| TensorFile::open(&dir.join(name))).collect::<Result<_>>()?;
@@ -86,7 +89,7 @@ impl WeightsReader {
             .map(|(name, _)| name.as_str())
             .collect();
         if !misplaced.is_empty() {
-            let what = format!("its shards do not hold the tensors that it says: {}", misplaced.join(", "));
+            let what = format!("its shards do not hold the tensors that it says: {}", list(&misplaced));
             return Err(Error::file(index_path, what));
         }
         Ok(reader)
@@ -98,7 +101,10 @@ impl WeightsReader {
             for name in file.names() {
                 if let Some(other) = holder.insert(name.clone(), index) {
                     let other = files[other].path().display();
-                    return Err(Error::file(file.path(), format!("holds {name}, which {other} holds too: remove one")));
+                    return Err(Error::file(
+                        file.path(),
+                        format!("holds {}, which {other} holds too: remove one", Short(name)),
+                    ));
                 }
             }
         }
@@ -118,7 +124,7 @@ impl WeightsReader {
             };
             let (found, dtype) = (file.shape(name)?, file.dtype(name)?);
             if found != shape.as_slice() {
-                wrong.push(format!("{name} has shape {found:?}, expected {shape:?}"));
+                wrong.push(format!("{name} has shape {}, expected {shape:?}", Short(format!("{found:?}"))));
             }
             if element::torch_name(dtype).is_none() {
                 wrong.push(format!("{name} is {dtype}, expected F32, F16 or BF16"));
@@ -128,10 +134,10 @@ impl WeightsReader {
         let extra: Vec<&str> = self.names().filter(|name| !needed.contains(name) && !is_buffer(name)).collect();
         let mut problems = Vec::new();
         if !missing.is_empty() {
-            problems.push(format!("missing: {}", missing.join(", ")));
+            problems.push(format!("missing: {}", list(&missing)));
         }
         if !extra.is_empty() {
-            problems.push(format!("not part of the model: {}", extra.join(", ")));
+            problems.push(format!("not part of the model: {}", list(&extra)));
         }
         problems.append(&mut wrong);
         if problems.is_empty() {
@@ -212,6 +218,11 @@ impl WeightsReader {
     fn file(&self, name: &str) -> Result<&TensorFile> {
         self.holding(name).ok_or_else(|| Error::file(&self.dir, format!("has no tensor {name}")))
     }
+}
+
+/// Names from a file, which may be anything.
+fn list(names: &[&str]) -> String {
+    names.iter().map(|name| Short(name).to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn is_buffer(name: &str) -> bool {

@@ -13,6 +13,7 @@ mod report;
 mod tests;
 mod train;
 mod value;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,7 @@ pub use prepare::PrepareArgs;
 pub use report::{CompletionsArgs, ManArgs, ReportArgs, RunsArgs};
 pub use train::TrainArgs;
 use value::positive;
+pub use verify::VerifyArgs;
 
 /// Trains phi-1-class code models on CUDA, WGPU or the CPU.
 ///
@@ -104,6 +106,8 @@ pub enum Command {
     Report(ReportArgs),
     /// List the runs below a folder, and how each stands
     Runs(RunsArgs),
+    /// Check that a run, checkpoint, data set, token shard or model is whole
+    Verify(VerifyArgs),
     /// Time training steps on random tokens
     Bench(BenchArgs),
     /// Hold every operation of a device against the reference, and ten training steps against the CPU

@@ -13,6 +13,23 @@ fn definitions_are_consistent() {
     Cli::command().debug_assert();
 }
 
+/// Sizes are multiplied with each other before a configuration bounds them.
+#[test]
+fn numbers_have_bounds() {
+    for line in [
+        "bench --micro-batch",
+        "bench --steps",
+        "generate --model m --max-tokens",
+        "logits --model m --tokens t --out o --seq-len",
+    ] {
+        assert!(parse(&format!("trainer {line} 16777216")).is_ok(), "{line}");
+        for number in ["0", "16777217", "18446744073709551615", "99999999999999999999", "-1", "x"] {
+            let error = parse(&format!("trainer {line}={number}")).unwrap_err().to_string();
+            assert!(error.contains("expected a whole number from 1 to 16777216"), "{line} {number}: {error}");
+        }
+    }
+}
+
 #[test]
 fn every_option_is_explained() {
     for command in Cli::command().get_subcommands() {

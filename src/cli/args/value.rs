@@ -2,8 +2,12 @@
 
 use bytesize::ByteSize;
 
+/// As the largest size of a configuration: products of two or three such numbers do not overflow.
+const LARGEST: usize = 1 << 24;
+
 pub(super) fn positive(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a whole number of at least 1".into())
+    let number = text.parse().ok().filter(|n| (1..=LARGEST).contains(n));
+    number.ok_or_else(|| format!("expected a whole number from 1 to {LARGEST}"))
 }
 
 /// 5GB is 5 * 10^9 bytes and 5GiB is 5 * 2^30, as in transformers' `max_shard_size`.

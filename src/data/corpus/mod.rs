@@ -7,6 +7,7 @@
 mod json_lines;
 mod large_text;
 mod parquet_column;
+mod parquet_pages;
 mod sources;
 mod unit;
 

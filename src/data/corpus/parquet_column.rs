@@ -4,12 +4,15 @@ use std::fs::File;
 use std::path::Path;
 
 use parquet::basic::Type as PhysicalType;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+use super::parquet_pages::CheckedPages;
 use super::{NOT_UTF8, TextField};
+use crate::data::guard::guarded;
+use crate::error::Short;
 
 /// Rows decoded at once.
 const ROWS: usize = 64;
@@ -38,7 +41,9 @@ pub fn batches<E>(
 ) -> Result<Result<(), String>, E> {
     let opened = File::open(path)
         .map_err(|error| format!("cannot be read: {error}"))
-        .and_then(|file| SerializedFileReader::new(file).map_err(|error| format!("not a Parquet file: {error}")))
+        .and_then(|file| {
+            library(|| SerializedFileReader::new(file)).map_err(|why| format!("not a Parquet file: {why}"))
+        })
         .and_then(|reader| Ok((text_column(&reader, field)?, reader)));
     let (column, reader) = match opened {
         Ok(opened) => opened,
@@ -48,12 +53,12 @@ pub fn batches<E>(
     let share = |row: u64| (u128::from(file_bytes) * u128::from(row) / u128::from(rows_total)) as u64;
     let (mut row, mut counted, mut batch, mut length) = (0u64, 0u64, Batch::default(), 0);
     for group in 0..reader.num_row_groups() {
-        let mut values = match group_reader(&reader, group, column) {
+        let mut values = match library(|| group_reader(&reader, group, column)) {
             Ok(values) => values,
             Err(error) => return Ok(Err(format!("cannot be read past row {row}: {error}"))),
         };
         loop {
-            let texts = match values.next_rows() {
+            let texts = match library(|| values.next_rows()) {
                 Ok(texts) if texts.is_empty() => break,
                 Ok(texts) => texts,
                 Err(error) => return Ok(Err(format!("cannot be read past row {row}: {error}"))),
@@ -82,6 +87,11 @@ pub fn batches<E>(
     Ok(Ok(()))
 }
 
+/// Calls the library, which panics on some damaged files; after an error its reader is not used again.
+fn library<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    guarded(call).and_then(|outcome| outcome.map_err(|error| Short(error).to_string()))
+}
+
 /// Index of the text column among the file's leaf columns.
 fn text_column(reader: &SerializedFileReader<File>, field: &TextField) -> Result<usize, String> {
     let columns = reader.metadata().file_metadata().schema_descr().columns();
@@ -92,7 +102,7 @@ fn text_column(reader: &SerializedFileReader<File>, field: &TextField) -> Result
             && column.max_rep_level() == 0
     };
     field.names().iter().find_map(|name| (0..columns.len()).find(|&index| is_text(name, index))).ok_or_else(|| {
-        let names: Vec<String> = columns.iter().map(|column| column.path().string()).collect();
+        let names: Vec<String> = columns.iter().map(|column| Short(column.path().string()).to_string()).collect();
         format!("has no text column {} (its columns: {})", field.describe(), names.join(", "))
     })
 }
@@ -105,11 +115,11 @@ struct GroupReader {
 }
 
 fn group_reader(reader: &SerializedFileReader<File>, group: usize, column: usize) -> Result<GroupReader, ParquetError> {
-    let present = reader.metadata().file_metadata().schema_descr().column(column).max_def_level();
-    match reader.get_row_group(group)?.get_column_reader(column)? {
-        ColumnReader::ByteArrayColumnReader(values) => Ok(GroupReader { values, present }),
-        _ => Err(ParquetError::General("its text column changes its type".to_string())),
-    }
+    let description = reader.metadata().file_metadata().schema_descr().column(column);
+    let present = description.max_def_level();
+    let pages = reader.get_row_group(group)?.get_column_page_reader(column)?;
+    let pages = CheckedPages { pages, optional: present > 0 };
+    Ok(GroupReader { values: ColumnReaderImpl::new(description, Box::new(pages)), present })
 }
 
 impl GroupReader {
@@ -185,6 +195,49 @@ mod tests {
         assert_eq!(skipped[..2], [(4, "has no text (null)".to_string()), (11, NOT_UTF8.to_string())]);
         assert_eq!(skipped.len(), 2500 - expected.len());
         assert_eq!(batches.iter().map(|b| b.source_bytes).sum::<u64>(), 10_000);
+    }
+
+    /// A page that claims a dictionary of two thousand million texts, for which the library would fill 64 GiB.
+    #[test]
+    fn a_dictionary_longer_than_its_page_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let texts: Vec<Option<Vec<u8>>> = (0..20).map(|i| Some(format!("{}", i % 5).into_bytes())).collect();
+        write(&path, "message m { required int64 id; required binary text (UTF8); }", &texts);
+        let whole = std::fs::read(&path).unwrap();
+        // Thrift: field 1 of a dictionary's header, an i32, zigzag: 5 distinct texts; then field 2, the encoding.
+        let header = [0x4c, 0x15, 10, 0x15];
+        let places: Vec<usize> = (0..whole.len()).filter(|at| whole[*at..].starts_with(&header)).collect();
+        assert_eq!(places.len(), 1, "{places:?}");
+        let mut bytes = whole.clone();
+        bytes[places[0] + 2] = 126;
+        std::fs::write(&path, &bytes).unwrap();
+        let why = read(&path, None).1.unwrap_err();
+        assert!(why.contains("a dictionary of 63 texts in 25 bytes: the file is damaged"), "{why}");
+    }
+
+    /// The library answers some of these with a panic: a page whose size is not that of its values, a dictionary that is
+    /// said to be elsewhere.
+    #[test]
+    fn no_changed_byte_panics() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let texts: Vec<Option<Vec<u8>>> =
+            (0..20).map(|i| (i % 7 != 3).then(|| format!("{}", i % 5).into_bytes())).collect();
+        write(&path, "message m { required int64 id; optional binary text (UTF8); }", &texts);
+        let whole = std::fs::read(&path).unwrap();
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            for change in [0x01, 0x02, 0x08, 0x40, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= change;
+                std::fs::write(&path, &bytes).unwrap();
+                let (batches, outcome) = read(&path, None);
+                refused += usize::from(outcome.is_err());
+                assert!(outcome.is_err() || !batches.is_empty(), "byte {at}");
+            }
+        }
+        assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
     }
 
     #[test]

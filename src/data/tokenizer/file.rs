@@ -3,11 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::hf_json;
-use crate::error::{Error, Result};
+use crate::data::guard::guarded;
+use crate::error::{Error, Result, Short};
+
+/// Bytes. The longest tokens in use are runs of some hundred spaces.
+const LONGEST_TOKEN: usize = 4096;
 
 /// A tokenizer read from a file, with the file itself, so that it can be handed on unchanged.
 pub struct FileTokenizer {
+    path: PathBuf,
     tokenizer: tokenizers::Tokenizer,
     json: Vec<u8>,
     /// The tokenizer_config.json that lay beside it, if any.
@@ -20,9 +27,12 @@ pub struct FileTokenizer {
 impl FileTokenizer {
     /// Reads `path`, a tokenizer.json.
     pub fn open(path: &Path, json: Vec<u8>) -> Result<Self> {
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| {
-            Error::file(path, format!("expected a Hugging Face tokenizer.json, but it does not load: {error}"))
-        })?;
+        let refused = |why: String| {
+            Error::file(path, format!("expected a Hugging Face tokenizer.json, but it does not load: {}", Short(why)))
+        };
+        check_tokens(&json).map_err(refused)?;
+        let loaded = guarded(|| tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string()));
+        let mut tokenizer = loaded.and_then(|loaded| loaded).map_err(refused)?;
         // A corpus is encoded whole: what the file says of padding and truncation is for batches of prompts.
         tokenizer.with_padding(None);
         tokenizer
@@ -40,7 +50,7 @@ impl FileTokenizer {
             })?;
         let vocabulary = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
         let config = read_optional(&path.with_file_name("tokenizer_config.json"))?;
-        Ok(Self { tokenizer, json, config, end_of_text, end_of_text_token, vocabulary })
+        Ok(Self { path: path.to_path_buf(), tokenizer, json, config, end_of_text, end_of_text_token, vocabulary })
     }
 
     /// One more than the highest id.
@@ -63,18 +73,19 @@ impl FileTokenizer {
 
     /// Appends the ids of `text`, without the special tokens that a post-processor would add around a prompt.
     pub fn encode_into(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|error| Error::failed(format!("the tokenizer cannot encode this text: {error}")))?;
+        let encoded = guarded(|| self.tokenizer.encode_fast(text, false).map_err(|error| error.to_string()));
+        let encoding = encoded.and_then(|encoded| encoded).map_err(|why| self.failed("encode this text", &why))?;
         out.extend_from_slice(encoding.get_ids());
         Ok(())
     }
 
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.tokenizer
-            .decode(ids, false)
-            .map_err(|error| Error::failed(format!("the tokenizer cannot decode these ids: {error}")))
+        let decoded = guarded(|| self.tokenizer.decode(ids, false).map_err(|error| error.to_string()));
+        decoded.and_then(|decoded| decoded).map_err(|why| self.failed("decode these ids", &why))
+    }
+
+    fn failed(&self, what: &str, why: &str) -> Error {
+        Error::failed(format!("{}: the tokenizer cannot {what}: {}", self.path.display(), Short(why)))
     }
 
     /// The files to write into a model or data directory: (name, contents).
@@ -84,6 +95,35 @@ impl FileTokenizer {
             .clone()
             .unwrap_or_else(|| format!("{:#}\n", hf_json::config_json(&self.end_of_text_token)).into_bytes());
         [("tokenizer.json", self.json.clone()), ("tokenizer_config.json", config)]
+    }
+}
+
+/// The library keeps a Unigram vocabulary as a tree with a level a byte, which it frees level within level: a long token would
+/// exhaust the stack, and that ends a process without a word.
+///
+/// # Errors
+/// A longer token than any vocabulary has, in words.
+fn check_tokens(json: &[u8]) -> std::result::Result<(), String> {
+    #[derive(Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        vocab: Vec<(String, serde::de::IgnoredAny)>,
+    }
+    let model = match serde_json::from_slice(json) {
+        Ok(File { model }) => model,
+        // The library would look at both.
+        Err(error) if error.to_string().contains("duplicate field") => return Err(error.to_string()),
+        // Another model, or for the library to refuse.
+        Err(_) => return Ok(()),
+    };
+    match model.vocab.iter().map(|(token, _)| token.len()).max() {
+        Some(longest) if longest > LONGEST_TOKEN => {
+            Err(format!("a token of its vocabulary has {longest} bytes, expected at most {LONGEST_TOKEN}"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ mod golden;
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::error::{Error, Result};
 use file::FileTokenizer;
@@ -49,9 +50,12 @@ impl Tokenizer {
 
     /// phi-1's tokenizer: 50295 ids, end of text 50256.
     pub fn codegen() -> Self {
-        let vocabulary = hf_json::vocabulary_of(&hf_json::codegen_json());
-        let fingerprint = hf_json::vocabulary_fingerprint(vocabulary);
-        Self { kind: Kind::Codegen, name: "codegen".to_string(), fingerprint }
+        // Of fifty thousand tokens: each file that is loaded is compared with it.
+        static FINGERPRINT: LazyLock<u64> = LazyLock::new(|| {
+            let vocabulary = hf_json::vocabulary_of(&hf_json::codegen_json());
+            hf_json::vocabulary_fingerprint(vocabulary)
+        });
+        Self { kind: Kind::Codegen, name: "codegen".to_string(), fingerprint: *FINGERPRINT }
     }
 
     /// A byte is its own id; end of text is 256.
@@ -273,5 +277,34 @@ mod tests {
         fs::write(&path, "{}").unwrap();
         assert!(message(&path).to_string().contains("expected a Hugging Face tokenizer.json"));
         assert_eq!(message(&path).exit_code(), 2);
+    }
+
+    fn unigram(token: &str, normalizer: &str) -> String {
+        format!(
+            r#"{{"version":"1.0","added_tokens":[],"normalizer":{normalizer},"model":{{"type":"Unigram","unk_id":0,
+            "vocab":[["</s>",0.0],["{token}",-1.0]]}}}}"#
+        )
+    }
+
+    /// What the library itself answers with the end of the process: by a panic, or by exhausting the stack.
+    #[test]
+    fn files_that_break_the_library_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        let load = |text: &str| {
+            fs::write(&path, text).unwrap();
+            Tokenizer::load(path.to_str().unwrap()).map(|_| ()).map_err(|error| (error.exit_code(), error.to_string()))
+        };
+        assert_eq!(load(&unigram(&"a".repeat(4096), "null")), Ok(()));
+        let long = unigram(&"a".repeat(100_000), "null");
+        let (code, why) = load(&long).unwrap_err();
+        assert!(
+            code == 2 && why.contains("a token of its vocabulary has 100000 bytes, expected at most 4096"),
+            "{why}"
+        );
+        let twice = long.replacen("\"unk_id\"", "\"vocab\":[],\"unk_id\"", 1);
+        assert!(load(&twice).unwrap_err().1.contains("duplicate field"));
+        let (code, why) = load(&unigram("a", r#"{"type":"Precompiled","precompiled_charsmap":"AAA="}"#)).unwrap_err();
+        assert!(code == 2 && why.contains("tokenizer.json: expected a Hugging Face tokenizer.json"), "{why}");
     }
 }

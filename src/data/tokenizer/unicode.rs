@@ -79,6 +79,7 @@ impl Table {
 }
 
 /// Inclusive ranges of code points that a one-class pattern matches.
+#[expect(clippy::expect_used, clippy::unreachable, reason = "the patterns are constants, and a test builds the table")]
 fn ranges(pattern: &str) -> Vec<(u32, u32)> {
     let hir = regex_syntax::parse(pattern).expect("a constant pattern with the Unicode tables compiled in");
     match hir.kind() {

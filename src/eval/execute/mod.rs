@@ -30,9 +30,12 @@ pub use limits::{Failure, Limits, Verdict};
 pub use many::{run_each, run_many};
 pub use python::Python;
 
-#[cfg(all(test, target_os = "linux"))]
+// Two lines each: clippy knows `cfg(test)` alone for a test.
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod hostile_tests;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tampering_tests;
 #[cfg(test)]
 mod tests;

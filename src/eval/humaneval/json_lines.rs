@@ -1,26 +1,45 @@
 //! Files of one JSON object a line: read whole, or appended to by one process at a time.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// Bytes of the longest line that is read. A line has to be in memory whole, and a small .gz can hold an endless one.
+const LONGEST_LINE: u64 = 256 << 20;
+
 /// The objects of a file, in order; blank lines are passed over. A name that ends with .gz is decompressed.
 ///
 /// # Errors
 /// A file that cannot be read, or the first line that is no `T`, by its number.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    read_with(path, LONGEST_LINE)
+}
+
+fn read_with<T: DeserializeOwned>(path: &Path, longest: u64) -> Result<Vec<T>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let gz = path.extension().is_some_and(|extension| extension == "gz");
     let decoded: Box<dyn Read> = if gz { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut objects = Vec::new();
-    for (index, line) in BufReader::with_capacity(1 << 17, decoded).lines().enumerate() {
-        let number = index + 1;
-        let line = line.map_err(|error| Error::file(path, format!("line {number} cannot be read: {error}")))?;
-        if !line.trim().is_empty() {
-            objects.push(parse(&line).map_err(|why| Error::file(path, format!("line {number}: {why}")))?);
+    let mut reader = BufReader::with_capacity(1 << 17, decoded);
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        let read = reader.by_ref().take(longest).read_until(b'\n', &mut line);
+        let bad = |why: String| Error::file(path, format!("line {number} {why}"));
+        match read {
+            Err(error) => return Err(bad(format!("cannot be read: {error}"))),
+            Ok(0) => break,
+            Ok(bytes) if bytes as u64 == longest && !line.ends_with(b"\n") => {
+                return Err(bad(format!("is longer than {longest} bytes: expected one JSON object a line")));
+            }
+            Ok(_) => {}
+        }
+        let text = std::str::from_utf8(&line).map_err(|_| bad("is not UTF-8: expected a JSON object".to_string()))?;
+        if !text.trim().is_empty() {
+            objects.push(parse(text).map_err(|why| Error::file(path, format!("line {number}: {why}")))?);
         }
     }
     Ok(objects)
@@ -29,7 +48,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 fn parse<T: DeserializeOwned>(line: &str) -> std::result::Result<T, String> {
     serde_json::from_str(line).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
-            error.to_string().split(" at line ").next().unwrap_or_default().to_string()
+            Short(error.to_string().split(" at line ").next().unwrap_or_default()).to_string()
         }
         _ => "expected a JSON object".to_string(),
     })
@@ -155,5 +174,8 @@ mod tests {
         fs::write(&path, gz.finish().unwrap()).unwrap();
         assert_eq!(read::<Value>(&path).unwrap(), [json!({ "a": 1 }), json!({ "a": 2 })]);
         assert_eq!(read::<Value>(&dir.path().join("none")).unwrap_err().exit_code(), 2);
+        assert_eq!(read_with::<Value>(&path, 9).unwrap().len(), 2);
+        let message = read_with::<Value>(&path, 8).unwrap_err().to_string();
+        assert!(message.contains("line 1 is longer than 8 bytes"), "{message}");
     }
 }

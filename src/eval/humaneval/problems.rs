@@ -1,7 +1,7 @@
 //! The problems: what a model completes, and how a completion is checked.
 
 use super::json_lines;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -46,7 +46,7 @@ impl Problems {
         if all.is_empty() {
             return Err(Error::file(path, "holds no problem: expected lines of task_id, prompt, entry_point and test"));
         }
-        Self::new(all).map_err(|name| Error::file(path, format!("holds the problem {name} twice")))
+        Self::new(all).map_err(|name| Error::file(path, format!("holds the problem {} twice", Short(name))))
     }
 
     /// # Errors

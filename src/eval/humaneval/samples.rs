@@ -2,7 +2,7 @@
 
 use super::json_lines;
 use super::problems::Problems;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -29,7 +29,7 @@ pub fn read(path: &Path, problems: &Problems) -> Result<Vec<Sample>> {
     }
     for (index, sample) in samples.iter().enumerate() {
         if problems.find(&sample.task_id).is_none() {
-            let (name, known) = (&sample.task_id, &problems.all()[0].task_id);
+            let (name, known) = (Short(&sample.task_id), Short(&problems.all()[0].task_id));
             let what = format!(
                 "sample {} is of problem {name}, which the problems file lacks (its first is {known})",
                 index + 1

@@ -4,7 +4,7 @@ use super::pass_at_k::pass_at_k;
 use super::problems::Problems;
 use super::results::{self, ResultLine};
 use super::samples::Sample;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::execute::{Limits, Python, run_each};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,16 +62,16 @@ pub fn score(request: &Request, python: &Python, mut progress: impl FnMut(usize)
     let Request { problems, samples, out, jobs, timeout } = request;
     let (mut file, mut lines) = results::open(out, problems, samples, *timeout)?;
     let resumed = lines.len();
-    let program = |sample: &Sample| {
-        let index = problems.find(&sample.task_id).expect("samples were read with these problems");
-        problems.all()[index].program(&sample.completion)
-    };
     let left = &samples[resumed..];
+    let of = |sample: &Sample| {
+        let index = problems.find(&sample.task_id);
+        index.ok_or_else(|| Error::input(format!("no problem is called {}: give the samples' own", sample.task_id)))
+    };
+    let indices: Vec<usize> = left.iter().map(of).collect::<Result<_>>()?;
     if progress(resumed) {
-        let run = |index: usize| program(&left[index]);
+        let run = |index: usize| problems.all()[indices[index]].program(&left[index].completion);
         run_each(python, left.len(), run, &limits(*timeout), *jobs, |index, verdict| {
-            let sample = &left[index];
-            let line = ResultLine::new(sample, &verdict, results::fingerprint(&program(sample), *timeout));
+            let line = ResultLine::new(&left[index], &verdict, results::fingerprint(&run(index), *timeout));
             file.append(&line)?;
             lines.push(line);
             Ok(progress(resumed + index + 1))

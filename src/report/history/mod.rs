@@ -16,7 +16,7 @@ pub use thin::Thinned;
 
 use super::{metrics, sessions};
 use crate::checkpoint::RunLock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use crate::train::run::CONFIG;
 use summary::Signs;
 
@@ -92,7 +92,7 @@ fn read_config(path: &Path) -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
     let mut lines = Vec::new();
     let tables: toml::Table = toml::from_str(&text)
-        .map_err(|error| Error::file(path, format!("is no configuration: {}", error.message())))?;
+        .map_err(|error| Error::file(path, format!("is no configuration: {}", Short(error.message()))))?;
     flatten("", &tables, &mut lines);
     // The parsed table is sorted; people know the file's order.
     let place = |key: &str| {

@@ -6,12 +6,17 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use crate::train::loss_scale::LossScale;
 use crate::train::spikes::Recent;
 
 /// Its name in a checkpoint directory.
-pub(super) const STATE: &str = "state.json";
+pub const STATE: &str = "state.json";
+
+/// More steps than a configuration may ask for, and more tokens than they can have, are damage: what goes on counts up from
+/// them.
+const MOST_STEPS: u64 = 99_999_999;
+const MOST_TOKENS: u64 = 1 << 62;
 
 /// The best validation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,8 +86,17 @@ impl LoopState {
     pub fn read(checkpoint: &Path) -> Result<Self> {
         let path = checkpoint.join(STATE);
         let json = fs::read(&path).map_err(Error::io("read", &path))?;
-        serde_json::from_slice(&json)
-            .map_err(|error| Error::file(&path, format!("is not the state of a run: {error}; take another checkpoint")))
+        let refused =
+            |why: String| Error::file(&path, format!("is not the state of a run: {why}; take another checkpoint"));
+        let state: Self = serde_json::from_slice(&json).map_err(|error| refused(Short(error).to_string()))?;
+        if state.step > MOST_STEPS || state.tokens > MOST_TOKENS || state.updates > state.step {
+            let (step, updates, tokens) = (state.step, state.updates, state.tokens);
+            return Err(refused(format!("{updates} updates in {step} steps of {tokens} tokens together")));
+        }
+        if let Some(scale) = state.loss_scale.filter(|scale| !scale.is_sound()) {
+            return Err(refused(format!("no loss scale is {scale:?}")));
+        }
+        Ok(state)
     }
 
     /// # Errors
@@ -105,4 +119,38 @@ impl LoopState {
 
 fn fingerprint(train: &Dataset) -> String {
     format!("{:016x}", train.fingerprint())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    /// What goes on counts up from these numbers, and the rules of the loss scale keep it within bounds.
+    #[test]
+    fn states_that_no_run_comes_to_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole: serde_json::Value = serde_json::from_slice(&fixtures::state(4)).unwrap();
+        let read = |change: serde_json::Value| {
+            let mut state = whole.clone();
+            state.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            fs::write(dir.path().join(STATE), state.to_string()).unwrap();
+            LoopState::read(dir.path()).map_err(|error| error.to_string())
+        };
+        let scale = |scale: f64, clean: u64, hysteresis: u32| serde_json::json!({"loss_scale": {"scale": scale, "clean_steps": clean, "hysteresis": hysteresis}});
+        for sound in [serde_json::json!({}), scale(65_536.0, 999, 2), scale(1.0, 0, 1)] {
+            read(sound).unwrap();
+        }
+        for (odd, why) in [
+            (serde_json::json!({"updates": 5}), "5 updates in 4 steps"),
+            (serde_json::json!({"step": u64::MAX}), "in 18446744073709551615 steps"),
+            (serde_json::json!({"tokens": u64::MAX}), "of 18446744073709551615 tokens"),
+            (scale(0.5, 0, 2), "no loss scale is"),
+            (scale(2.0, 1000, 2), "no loss scale is"),
+            (scale(2.0, 0, 0), "no loss scale is"),
+        ] {
+            let refused = read(odd).unwrap_err();
+            assert!(refused.contains(why) && refused.contains("state.json"), "{refused}");
+        }
+    }
 }

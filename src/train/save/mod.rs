@@ -17,7 +17,7 @@ mod write;
 use std::ops::Range;
 
 pub use load::load;
-pub use loop_state::{Best, LoopState};
+pub use loop_state::{Best, LoopState, STATE};
 pub use saver::{Saved, Saver};
 pub use snapshot::{Snapshot, weights_checksum};
 pub use write::{Description, Share};

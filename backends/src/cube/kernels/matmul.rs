@@ -203,6 +203,10 @@ fn cubek_product<R: CubeRuntime>(a: Part<'_, R>, a_side: Side, b: Part<'_, R>, b
     let on_tensor_cores =
         dtype != DType::F32 && launch(Strategy::SimpleCyclicCmma(BlueprintStrategy::Inferred(tensor_cores()))).is_ok();
     if !on_tensor_cores {
+        #[expect(
+            clippy::panic,
+            reason = "burn's operations return no errors; the program ends as failed, as for a lost device"
+        )]
         launch(Strategy::SimpleUnit(Default::default()))
             .unwrap_or_else(|error| panic!("no matrix product of this device takes {dtype:?}: {error:?}"));
     }
