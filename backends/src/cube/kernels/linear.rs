@@ -45,11 +45,7 @@ pub fn add_gradients<R: CubeRuntime>(
     add_column_sums(&dy.client, [rows, bias.len], row, buffer(dy), sums);
 }
 
-pub fn weight_grad<R: CubeRuntime, B: CubeTensors<R>>(
-    dy: Tensor<B, 2>,
-    x: Tensor<B, 2>,
-    grads: WeightGrads<'_, B>,
-) {
+pub fn weight_grad<R: CubeRuntime, B: CubeTensors<R>>(dy: Tensor<B, 2>, x: Tensor<B, 2>, grads: WeightGrads<'_, B>) {
     let (dy, x) = (cube(dy), cube(x));
     modify(grads.flat, |flat| add_gradients(flat, &dy, Part::whole(&x), grads.weight, grads.bias));
 }
