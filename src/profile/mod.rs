@@ -8,9 +8,9 @@
 //! steps     which steps of a run are profiled
 //! ```
 //!
-//! Work on CUDA and WGPU is queued, so that a clock around a call would tell how long it takes to ask for it. While a thread
-//! records, the device is therefore waited for before and after each operation: every time is that of the operation alone,
-//! its launch and the wait included, and nothing overlaps. Results are the same bits.
+//! Work on CUDA and WGPU is queued, so that a clock around a call would tell how long it takes to ask for it. While a
+//! thread records, the device is therefore waited for before and after each operation: every time is that of the
+//! operation alone, its launch and the wait included, and nothing overlaps. Results are the same bits.
 
 pub mod ops;
 mod parts;

@@ -23,8 +23,8 @@ impl ProfiledSteps {
         Self { warm_up, left: steps, device: device.to_owned(), recording: None }
     }
 
-    /// To be called before each step; everything up to the next call is that step's. Returns the profile before the first
-    /// step that is no longer profiled.
+    /// To be called before each step; everything up to the next call is that step's. Returns the profile before the
+    /// first step that is no longer profiled.
     ///
     /// # Errors
     /// The device has failed meanwhile.
