@@ -18,6 +18,7 @@ pub mod error;
 pub mod eval;
 pub mod model;
 pub mod parallel;
+pub mod profile;
 pub mod report;
 pub mod train;
 pub mod verify;

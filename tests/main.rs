@@ -14,6 +14,7 @@ mod memory;
 mod parallel;
 mod parity;
 mod prepare;
+mod profile;
 mod reliability;
 mod report;
 mod resume;

@@ -240,14 +240,25 @@ pub trait DecoderBackend: Backend {
         reference::linear(x, weight, bias)
     }
 
-    /// Returns the gradient of `x` `[N, K]`, in the compute dtype; adds those of weight and bias.
+    /// Adds the gradients of weight and bias: `dy` `[N, O]` transposed times `x` `[N, K]`, and the column sums of `dy`.
+    fn linear_weight_grad(dy: Tensor<Self, 2>, x: Tensor<Self, 2>, grads: WeightGrads<'_, Self>) {
+        reference::linear_weight_grad(dy, x, grads);
+    }
+
+    /// The gradient of x `[N, K]`, in the compute dtype: `dy` `[N, O]` times `weight` `[O, K]`.
+    fn linear_input_grad(dy: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        reference::linear_input_grad(dy, weight)
+    }
+
+    /// Both: returns the gradient of `x`, and adds those of weight and bias.
     fn linear_backward(
         dy: Tensor<Self, 2>,
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
         grads: WeightGrads<'_, Self>,
     ) -> Tensor<Self, 2> {
-        reference::linear_backward(dy, x, weight, grads)
+        Self::linear_weight_grad(dy.clone(), x, grads);
+        Self::linear_input_grad(dy, weight)
     }
 
     /// Rotates the first `rotary_dim` dimensions of each head of q and k in `fused` `[N, W]`, pairing i with

@@ -1,5 +1,6 @@
 //! `trainer bench`: whole training steps on random tokens, timed.
 
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -8,16 +9,21 @@ use trainer_backends::discovery::Choice;
 use trainer_backends::dropout::mix64;
 
 use super::args::{BenchArgs, Global};
-use super::backend::{Task, check_precision, with_backend};
+use super::backend::{Task, check_precision, facts, with_backend};
 use super::{print, print_json};
+use crate::checkpoint::storage::parent;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::memory::{Memory, Plan};
 use crate::model::{Decoder, HostBuffers, MicroBatchDropout};
+use crate::profile::{ByPart, ProfiledSteps};
 use crate::report::memory::peak_resident;
 use crate::report::peak::peak_flops;
 use crate::train::state::TrainState;
 use crate::train::step::{Batches, training_step};
+
+/// Steps of `--by-part`, behind the timed ones.
+const PROFILED_STEPS: u64 = 3;
 
 /// One measurement. Field names are those of benches/peers/pytorch_phi.py.
 #[derive(Serialize)]
@@ -47,10 +53,13 @@ struct Report {
     estimated_activation_gib: f64,
     /// Loss of the last step: of random tokens, so near ln(vocabulary).
     loss: f64,
+    #[serde(flatten)]
+    by_part: Option<ByPart>,
 }
 
 pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     let config = configuration(args)?;
+    args.trace.as_deref().map_or(Ok(()), check_folder)?;
     let report = with_backend(global, Bench { args, config })?;
     if args.json {
         return print_json(&report);
@@ -65,7 +74,17 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
         report.step_ms_max,
         report.model_tflops,
         report.params
-    ))
+    ))?;
+    report.by_part.map_or(Ok(()), |by_part| print(&format!("\n{by_part}")))
+}
+
+/// A trace that cannot be written is found out before the steps are made.
+fn check_folder(trace: &Path) -> Result<()> {
+    let folder = parent(trace);
+    if folder.is_dir() {
+        return Ok(());
+    }
+    Err(Error::file(folder, format!("is no folder to write {} to: create it or choose another", trace.display())))
 }
 
 fn configuration(args: &BenchArgs) -> Result<Config> {
@@ -127,7 +146,7 @@ impl Task for Bench<'_> {
             let started = Instant::now();
             // Reads loss and norm back, so the step is over when it returns but for the update, which the sync waits for.
             loss = training_step(&decoder, &mut state, &config, &batches)?.loss;
-            B::sync(device).map_err(|error| crate::error::Error::failed(format!("the device failed: {error}")))?;
+            B::sync(device).map_err(|error| Error::failed(format!("the device failed: {error}")))?;
             if step >= args.warmup {
                 times.push(started.elapsed().as_secs_f64());
             }
@@ -138,6 +157,19 @@ impl Task for Bench<'_> {
         batches.fill(0, &mut inputs, &mut [])?;
         let dropout = MicroBatchDropout::default();
         let activations = decoder.activation_bytes(&state.weights, &inputs, args.micro_batch, dropout);
+        let by_part = if args.by_part {
+            let description = facts(choice, args.precision).description;
+            let mut steps = ProfiledSteps::new(0, PROFILED_STEPS, &description);
+            for _ in 0..PROFILED_STEPS {
+                steps.next::<B>(device, state.step + 1)?;
+                training_step(&decoder, &mut state, &config, &batches)?;
+            }
+            let profile = steps.finish()?.ok_or_else(|| Error::failed("no step was profiled"))?;
+            args.trace.as_deref().map_or(Ok(()), |trace| profile.write(trace))?;
+            Some(profile.by_part())
+        } else {
+            None
+        };
         let estimate = Memory::estimate(&decoder.arch, &Plan::new(&config));
         times.sort_by(f64::total_cmp);
         let median = times[times.len() / 2];
@@ -164,6 +196,7 @@ impl Task for Bench<'_> {
             activation_gib: activations.map(gib),
             estimated_activation_gib: gib(estimate.activations),
             loss,
+            by_part,
         })
     }
 }

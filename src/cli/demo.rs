@@ -51,6 +51,7 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
         init_from: None,
         resume: Resume::Never,
         max_hours: None,
+        profile: None,
         group: Arc::new(Alone),
     };
     let summary = with_backend(global, Train { request, data: &data })?;

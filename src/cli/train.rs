@@ -36,8 +36,8 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<ExitCode> {
         return Err(Error::failed("the ranks disagree on whether this rank has failed"));
     };
     let (out, init_from) = (args.out.clone(), args.init_from.clone());
-    let (resume, max_hours) = (args.resume, args.max_hours);
-    let request = RunRequest { config, out, init_from, resume, max_hours, group: group.clone() };
+    let (resume, max_hours, profile) = (args.resume, args.max_hours, args.profile);
+    let request = RunRequest { config, out, init_from, resume, max_hours, profile, group: group.clone() };
     say(&format!("backend {}", choice.reason));
     if args.dry_run {
         if group.size() > 1 {

@@ -12,6 +12,7 @@ use trainer_backends::ops::{Attended, BiasGrad, BlockDims, NormGrads, Normed, Ro
 
 use super::table::BlockSlots;
 use crate::config::Recompute;
+use crate::profile::ops;
 
 /// What a block needs besides its input and weights.
 pub struct BlockContext<'a, B: DecoderBackend> {
@@ -55,7 +56,7 @@ impl<B: DecoderBackend> Saved<B> {
             Kept::All(activations) => activations,
             Kept::Products(fused, attended) => {
                 let normed = norm(context, weights, x.clone());
-                let gelu = B::gelu_tanh(fused.clone(), context.dims);
+                let gelu = ops::gelu_tanh(fused.clone(), context.dims);
                 Activations { normed, fused, attended, gelu }
             }
             Kept::Nothing => forward(context, weights, x.clone()).1,
@@ -76,7 +77,7 @@ pub struct Activations<B: DecoderBackend> {
 
 fn norm<B: DecoderBackend>(context: &BlockContext<'_, B>, weights: &Tensor<B, 1>, x: Tensor<B, 2>) -> Normed<B> {
     let (gamma, beta) = (B::vector(weights, context.slots.gamma), B::vector(weights, context.slots.beta));
-    B::layer_norm_forward(x, gamma, beta, context.norm_eps, weights.dtype())
+    ops::layer_norm_forward(x, gamma, beta, context.norm_eps, weights.dtype())
 }
 
 /// Returns the block's output, fp32 `[N, C]`, and its activations.
@@ -87,8 +88,8 @@ pub fn forward<B: DecoderBackend>(
 ) -> (Tensor<B, 2>, Activations<B>) {
     let normed = norm(context, weights, x.clone());
     let fused = project(context, weights, normed.y.clone());
-    let fused = B::rotary(fused, context.rotary, context.dims, Turn::Forward);
-    let attended = B::attention_forward(fused.clone(), context.dims, context.attention_dropout);
+    let fused = ops::rotary(fused, context.rotary, context.dims, Turn::Forward);
+    let attended = ops::attention_forward(fused.clone(), context.dims, context.attention_dropout);
     let (out, gelu) = merge(context, weights, x, attended.o.clone(), fused.clone());
     (out, Activations { normed, fused, attended, gelu })
 }
@@ -119,7 +120,7 @@ pub fn decode<B: DecoderBackend>(
     let fused = project(context, weights, norm(context, weights, x.clone()).y);
     // Row i of the table is what the i-th position of one sequence of B turns by.
     let as_positions = BlockDims { batch: 1, seq: dims.batch, ..dims };
-    let fused = B::rotary(fused, context.rotary, as_positions, Turn::Forward);
+    let fused = ops::rotary(fused, context.rotary, as_positions, Turn::Forward);
     let o = B::attention_decode(fused.clone(), dims, places, cache);
     merge(context, weights, x, o, fused).0
 }
@@ -131,7 +132,7 @@ fn project<B: DecoderBackend>(
     normed: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
     let slots = context.slots;
-    B::linear_forward(normed, B::matrix(weights, slots.fused), B::vector(weights, slots.fused_bias))
+    ops::linear_forward(normed, B::matrix(weights, slots.fused), B::vector(weights, slots.fused_bias))
 }
 
 /// Both branches added to `x`, fp32 `[N, C]`, and GELU's output, given attention's `o` `[N, C]`.
@@ -143,10 +144,10 @@ fn merge<B: DecoderBackend>(
     fused: Tensor<B, 2>,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let BlockContext { dims, slots, residual_dropout, .. } = context;
-    let attention = B::linear_forward(o, B::matrix(weights, slots.dense), B::vector(weights, slots.dense_bias));
-    let gelu = B::gelu_tanh(fused, *dims);
-    let mlp = B::linear_forward(gelu.clone(), B::matrix(weights, slots.fc2), B::vector(weights, slots.fc2_bias));
-    (B::residual(x, attention, mlp, *dims, *residual_dropout), gelu)
+    let attention = ops::linear_forward(o, B::matrix(weights, slots.dense), B::vector(weights, slots.dense_bias));
+    let gelu = ops::gelu_tanh(fused, *dims);
+    let mlp = ops::linear_forward(gelu.clone(), B::matrix(weights, slots.fc2), B::vector(weights, slots.fc2_bias));
+    (ops::residual(x, attention, mlp, *dims, *residual_dropout), gelu)
 }
 
 /// Returns the gradient of the block's input, fp32 `[N, C]`, given that of its output; adds those of the weights.
@@ -162,22 +163,22 @@ pub fn backward<B: DecoderBackend>(
     let dtype: DType = weights.dtype();
     let (x, Activations { normed, fused, attended, gelu }) = saved.restore(context, weights);
 
-    let (d_attention, d_mlp) = B::residual_backward(dout.clone(), dims, context.residual_dropout, dtype);
+    let (d_attention, d_mlp) = ops::residual_backward(dout.clone(), dims, context.residual_dropout, dtype);
     let fc2 = WeightGrads { flat: grads, weight: slots.fc2, bias: slots.fc2_bias };
-    let d_gelu = B::linear_backward(d_mlp, gelu, B::matrix(weights, slots.fc2), fc2);
+    let d_gelu = ops::linear_backward(d_mlp, gelu, B::matrix(weights, slots.fc2), fc2);
     let dense = WeightGrads { flat: grads, weight: slots.dense, bias: slots.dense_bias };
-    let d_o = B::linear_backward(d_attention, attended.o.clone(), B::matrix(weights, slots.dense), dense);
+    let d_o = ops::linear_backward(d_attention, attended.o.clone(), B::matrix(weights, slots.dense), dense);
 
     let d_fused = Tensor::empty([dims.tokens(), dims.fused()], (&x.device(), dtype));
     let [qkv_bias, fc1_bias] = slots.fused_bias.split_at(3 * dims.hidden());
     let fc1 = BiasGrad { flat: grads, bias: fc1_bias };
-    let d_fused = B::gelu_tanh_backward(d_gelu, fused.clone(), dims, d_fused, fc1);
-    let d_fused = B::attention_backward(d_o, fused, attended, dims, context.attention_dropout, d_fused);
-    let d_fused = B::rotary(d_fused, rotary, dims, Turn::Back);
+    let d_fused = ops::gelu_tanh_backward(d_gelu, fused.clone(), dims, d_fused, fc1);
+    let d_fused = ops::attention_backward(d_o, fused, attended, dims, context.attention_dropout, d_fused);
+    let d_fused = ops::rotary(d_fused, rotary, dims, Turn::Back);
 
     let Normed { y, mean, rstd } = normed;
     let projection = WeightGrads { flat: grads, weight: slots.fused, bias: qkv_bias };
-    let d_normed = B::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection);
+    let d_normed = ops::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection);
     let norm = NormGrads { flat: grads, gamma: slots.gamma, beta: slots.beta };
-    B::layer_norm_backward(d_normed, x, mean, rstd, B::vector(weights, slots.gamma), norm, Some(dout))
+    ops::layer_norm_backward(d_normed, x, mean, rstd, B::vector(weights, slots.gamma), norm, Some(dout))
 }

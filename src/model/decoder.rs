@@ -10,6 +10,7 @@ use super::block::{self, BlockContext, Saved};
 use super::table::ParameterTable;
 use super::weights::Buffers;
 use crate::config::Recompute;
+use crate::profile::{self, ops};
 
 /// Dropout of one micro-batch; `None` at evaluation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +84,7 @@ impl<B: DecoderBackend> Decoder<B> {
     }
 
     pub(super) fn tokens(&self, ids: &[i32]) -> Tensor<B, 1, Int> {
+        let _span = profile::host("upload tokens");
         Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), (&self.device, DType::I32))
     }
 
@@ -93,15 +95,15 @@ impl<B: DecoderBackend> Decoder<B> {
         seq: usize,
         dropout: MicroBatchDropout,
     ) -> Tensor<B, 2> {
-        let x = B::token_embedding(B::matrix(&weights[0], self.table.embedding), tokens);
-        B::embedding_dropout(x, seq, dropout.embedding)
+        let x = ops::token_embedding(B::matrix(&weights[0], self.table.embedding), tokens);
+        ops::embedding_dropout(x, seq, dropout.embedding)
     }
 
     /// The final norm of `x`, in the compute dtype.
     pub(super) fn head_norm(&self, head: &Tensor<B, 1>, x: Tensor<B, 2>) -> trainer_backends::ops::Normed<B> {
         let slots = self.table.head;
         let (gamma, beta) = (B::vector(head, slots.gamma), B::vector(head, slots.beta));
-        B::layer_norm_forward(x, gamma, beta, self.arch.norm_eps as f32, head.dtype())
+        ops::layer_norm_forward(x, gamma, beta, self.arch.norm_eps as f32, head.dtype())
     }
 
     fn forward_blocks(
@@ -114,6 +116,7 @@ impl<B: DecoderBackend> Decoder<B> {
     ) -> Forward<B> {
         let mut blocks = Vec::new();
         for layer in 0..self.arch.layers {
+            let _span = profile::group(|| format!("block {layer} forward"));
             let context = self.context(dims, layer, dropout);
             let (out, activations) = block::forward(&context, &weights[1 + layer], x.clone());
             if keep {
@@ -147,7 +150,7 @@ impl<B: DecoderBackend> Decoder<B> {
         let (head, slots) = (&weights[layers + 1], self.table.head);
         let head_grads = grads.group(layers + 1);
         let normed = self.head_norm(head, x.clone());
-        let (loss, d_normed) = B::linear_cross_entropy_backward(
+        let (loss, d_normed) = ops::linear_cross_entropy_backward(
             normed.y,
             B::matrix(head, slots.weight),
             B::vector(head, slots.bias),
@@ -157,16 +160,17 @@ impl<B: DecoderBackend> Decoder<B> {
         );
         let norm_grads = NormGrads { flat: head_grads, gamma: slots.gamma, beta: slots.beta };
         let gamma = B::vector(head, slots.gamma);
-        let mut dx = B::layer_norm_backward(d_normed, x, normed.mean, normed.rstd, gamma, norm_grads, None);
+        let mut dx = ops::layer_norm_backward(d_normed, x, normed.mean, normed.rstd, gamma, norm_grads, None);
         grads.done(layers + 1);
 
         for (layer, saved) in blocks.into_iter().enumerate().rev() {
+            let _span = profile::group(|| format!("block {layer} backward"));
             let context = self.context(dims, layer, dropout);
             dx = block::backward(&context, &weights[1 + layer], saved, dx, grads.group(1 + layer));
             grads.done(1 + layer);
         }
-        let dx = B::embedding_dropout(dx, seq, dropout.embedding);
-        B::token_embedding_backward(dx, tokens, grads.group(0), self.table.embedding);
+        let dx = ops::embedding_dropout(dx, seq, dropout.embedding);
+        ops::token_embedding_backward(dx, tokens, grads.group(0), self.table.embedding);
         grads.done(0);
         loss
     }
@@ -204,7 +208,7 @@ impl<B: DecoderBackend> Decoder<B> {
     pub fn loss(&self, weights: &Buffers<B>, inputs: &[i32], targets: &[i32], batch: usize) -> Tensor<B, 1> {
         let (head, slots) = (&weights[self.arch.layers + 1], self.table.head);
         let h = self.hidden(weights, inputs, batch);
-        B::linear_cross_entropy(h, B::matrix(head, slots.weight), B::vector(head, slots.bias), self.tokens(targets))
+        ops::linear_cross_entropy(h, B::matrix(head, slots.weight), B::vector(head, slots.bias), self.tokens(targets))
     }
 
     /// Logits of every position of `batch` sequences, fp32 `[N, V]`, without dropout.
@@ -227,7 +231,7 @@ impl<B: DecoderBackend> Decoder<B> {
 
     pub(super) fn project(&self, weights: &Buffers<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
         let (head, slots) = (&weights[self.arch.layers + 1], self.table.head);
-        B::linear_forward(h, B::matrix(head, slots.weight), B::vector(head, slots.bias)).cast(DType::F32)
+        ops::linear_forward(h, B::matrix(head, slots.weight), B::vector(head, slots.bias)).cast(DType::F32)
     }
 }
 

@@ -8,6 +8,7 @@ use super::replica::Replica;
 use super::signs::Signs;
 use crate::model::weights::download_one;
 use crate::model::{Buffers, Decoder, GradientSink};
+use crate::profile::{self, ops};
 use crate::train::state::TrainState;
 
 /// The gradients that this rank updates from, summed over the ranks: whole groups at stage 0, its parts at stage 1. At
@@ -18,6 +19,7 @@ pub fn gradients<B: DecoderBackend>(decoder: &Decoder<B>, grads: &mut Buffers<B>
         return std::mem::replace(grads, empty);
     }
     let reduce = |(index, flat): (usize, &mut Tensor<B, 1>)| {
+        let _span = profile::exchange("gradient exchange", || 4 * flat.dims()[0]);
         let mut values = download_one(flat);
         B::clear(flat);
         let parts = replica.parts(index);
@@ -39,7 +41,10 @@ pub fn scalars<B: DecoderBackend>(
     signs: Signs,
     replica: &Replica,
 ) -> ([f32; 2], Signs) {
+    let span = profile::host("read loss and norm");
     let own = download_one(&Tensor::cat(vec![loss, squares], 0));
+    drop(span);
+    let _span = profile::exchange("scalar exchange", || 8 * (2 + signs.counts().len()));
     // At stage 0 every rank has the same gradients, and so the same sum: it counts once.
     let squares = if replica.zero == 0 && !replica.is_first() { 0.0 } else { f64::from(own[1]) };
     let mut sums = [f64::from(own[0]), squares].into_iter().chain(signs.counts()).collect::<Vec<_>>();
@@ -63,7 +68,7 @@ pub fn update_own_parts<B: DecoderBackend>(
         let decay_len = decoder.table.groups[index].decay_len.clamp(own.start, own.end) - own.start;
         let weights = state.weights[index].clone().slice([own]);
         let master = masters.as_mut().and_then(Iterator::next);
-        let updated = B::adamw(AdamWBuffers { weights, master, m, v }, grads, factor, decay_len, step);
+        let updated = ops::adamw(AdamWBuffers { weights, master, m, v }, grads, factor, decay_len, step);
         state.weights[index] = whole(decoder, updated.weights, index, replica);
         state.m.push(updated.m);
         state.v.push(updated.v);
@@ -75,6 +80,7 @@ pub fn update_own_parts<B: DecoderBackend>(
 
 /// A group's weights from every rank's part.
 fn whole<B: DecoderBackend>(decoder: &Decoder<B>, own: Tensor<B, 1>, index: usize, replica: &Replica) -> Tensor<B, 1> {
+    let _span = profile::exchange("weight exchange", || own.dims()[0] * own.dtype().size());
     let data = own.into_data();
     let (dtype, elements_a_word) = (data.dtype, 4 / data.dtype.size());
     let words: Vec<u32> = bytemuck::pod_collect_to_vec(data.as_bytes());
@@ -121,6 +127,7 @@ impl<B: DecoderBackend> GradientSink<B> for Scattered<'_, B> {
 
     fn done(&mut self, index: usize) {
         let Some((_, whole)) = self.filling.take().filter(|(filling, _)| *filling == index) else { return };
+        let _span = profile::exchange("gradient exchange", || 4 * whole.dims()[0]);
         let own = self.replica.group.reduce_scatter(&download_one(&whole), self.replica.parts(index));
         let own = upload(self.decoder, own);
         self.parts[index].inplace(|part| part + own);

@@ -15,6 +15,7 @@ use crate::model::weights::download_one;
 use crate::model::{Buffers, Decoder, MicroBatchDropout};
 use crate::parallel::signs::Signs;
 use crate::parallel::{Replica, reduce, session};
+use crate::profile::{self, ops};
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,6 +147,7 @@ pub fn replica_step<B: DecoderBackend>(
 
     let ceilings = watch.ceilings.map(|ceilings| DeviceCeilings::new(ceilings, batch * seq, loss_scale));
     let factor = |loss: &Tensor<B, 1>, squares: &Tensor<B, 1>| {
+        let _span = ops::scalar("clipping factor");
         let factor = B::grad_factor(loss, squares, loss_scale as f32, config.optimizer.clip as f32);
         ceilings.map_or(factor.clone(), |ceilings| ceilings.held_back(factor, loss, squares))
     };
@@ -158,8 +160,11 @@ pub fn replica_step<B: DecoderBackend>(
         let grads = std::mem::take(&mut state.grads);
         update(decoder, state, &grads, &factor, adamw);
         state.grads = grads;
+        let span = ops::over_buffers("clear gradients", &state.grads, 1);
         state.grads.iter_mut().for_each(B::clear);
+        drop(span);
         // Loss and norm come to the host together: the only wait of the step.
+        let _span = profile::host("read loss and norm");
         let scalars = download_one(&Tensor::cat(vec![loss, squares], 0));
         [scalars[0], scalars[1]]
     } else {
@@ -211,24 +216,29 @@ fn accumulate<B: DecoderBackend>(
     let mut loss = Tensor::zeros([1], (&decoder.device, DType::F32));
     let (mut inputs, mut targets) = (vec![0; micro_batch * seq], vec![0; micro_batch * seq]);
     for first_sequence in replica.sequences(batch).step_by(micro_batch) {
+        let _span = profile::group(|| format!("micro-batch at sequence {first_sequence}"));
+        let fill = profile::host("fill the batch");
         batches.fill((step - 1) * batch as u64 + first_sequence as u64, &mut inputs, &mut targets)?;
+        drop(fill);
         let dropout = micro_batch_dropout(config, step, first_sequence);
         let micro = (&inputs[..], &targets[..]);
         let weights = &state.weights;
-        loss = loss
-            + match replica.zero {
-                2 => {
-                    let mut grads = reduce::Scattered::new(decoder, replica, &mut state.grads);
-                    decoder.forward_backward(weights, &mut grads, micro, micro_batch, dropout, seed)
-                }
-                _ => decoder.forward_backward(weights, &mut state.grads, micro, micro_batch, dropout, seed),
-            };
+        let added = match replica.zero {
+            2 => {
+                let mut grads = reduce::Scattered::new(decoder, replica, &mut state.grads);
+                decoder.forward_backward(weights, &mut grads, micro, micro_batch, dropout, seed)
+            }
+            _ => decoder.forward_backward(weights, &mut state.grads, micro, micro_batch, dropout, seed),
+        };
+        let _sum = ops::scalar("sum the loss");
+        loss = loss + added;
     }
     Ok(loss)
 }
 
 #[expect(clippy::expect_used, reason = "a decoder has at least three groups of parameters")]
 fn sum_of_squares<B: DecoderBackend>(grads: &Buffers<B>) -> Tensor<B, 1> {
+    let _span = ops::over_buffers("sum of squares", grads, 1);
     grads.iter().map(B::sum_of_squares).reduce(|a, b| a + b).expect("a decoder has parameters")
 }
 
@@ -279,7 +289,7 @@ fn update<B: DecoderBackend>(
     let mut masters = state.master.as_mut().map(std::mem::take).map(Vec::into_iter);
     for ((((weights, m), v), grads), group) in weights.into_iter().zip(m).zip(v).zip(grads).zip(&decoder.table.groups) {
         let master = masters.as_mut().and_then(Iterator::next);
-        let updated = B::adamw(AdamWBuffers { weights, master, m, v }, grads, factor, group.decay_len, step);
+        let updated = ops::adamw(AdamWBuffers { weights, master, m, v }, grads, factor, group.decay_len, step);
         state.weights.push(updated.weights);
         state.m.push(updated.m);
         state.v.push(updated.v);

@@ -25,21 +25,22 @@ pub fn linear(x: Tensor<Flex, 2>, weight: Tensor<Flex, 2>, bias: Tensor<Flex, 1>
     tensor(y, [n, o], dtype)
 }
 
-/// dx = dy W, dW += dy^T x, db += the column sums of dy, as many as the bias' slot has.
-pub fn linear_backward(
-    dy: Tensor<Flex, 2>,
-    x: Tensor<Flex, 2>,
-    weight: Tensor<Flex, 2>,
-    grads: WeightGrads<'_, Flex>,
-) -> Tensor<Flex, 2> {
-    let dtype = dy.dtype();
+/// dW += dy^T x, db += the column sums of dy, as many as the bias' slot has.
+pub fn linear_weight_grad(dy: Tensor<Flex, 2>, x: Tensor<Flex, 2>, grads: WeightGrads<'_, Flex>) {
     let ([n, o], k) = (dy.dims(), x.dims()[1]);
-    let (dy, x, weight) = (wide(dy), wide(x), wide(weight));
+    let (dy, x) = (wide(dy), wide(x));
     modify(grads.flat, |flat| {
         let start = grads.weight.offset;
         weight_grad(&dy, &x, [n, o, k], &mut flat[start..start + o * k]);
         add_column_sums(&dy, o, &mut flat[grads.bias.offset..grads.bias.offset + grads.bias.len]);
     });
+}
+
+/// dx = dy W.
+pub fn linear_input_grad(dy: Tensor<Flex, 2>, weight: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
+    let dtype = dy.dtype();
+    let ([n, o], k) = (dy.dims(), weight.dims()[1]);
+    let (dy, weight) = (wide(dy), wide(weight));
     let mut dx = zeros(n * k);
     matmul([n, k, o], Operand::rows(&dy, o), Operand::rows(&weight, k), &mut dx, k, false);
     tensor(dx, [n, k], dtype)

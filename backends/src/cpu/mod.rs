@@ -61,8 +61,12 @@ impl DecoderBackend for Flex {
         linear::linear(x, weight, bias)
     }
 
-    fn linear_backward(dy: T2, x: T2, weight: T2, grads: WeightGrads<'_, Flex>) -> T2 {
-        linear::linear_backward(dy, x, weight, grads)
+    fn linear_weight_grad(dy: T2, x: T2, grads: WeightGrads<'_, Flex>) {
+        linear::linear_weight_grad(dy, x, grads);
+    }
+
+    fn linear_input_grad(dy: T2, weight: T2) -> T2 {
+        linear::linear_input_grad(dy, weight)
     }
 
     fn rotary(fused: T2, table: &RotaryTable<Flex>, dims: BlockDims, turn: Turn) -> T2 {

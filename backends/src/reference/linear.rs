@@ -10,21 +10,31 @@ pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B,
     (wide(x).matmul(wide(weight).transpose()) + wide(bias).unsqueeze::<2>()).cast(dtype)
 }
 
-/// dx = dy W, dW += dy^T x, db += the column sums of dy, as many as the bias' slot has.
+/// dW += dy^T x, db += the column sums of dy, as many as the bias' slot has.
+pub fn linear_weight_grad<B: Backend>(dy: Tensor<B, 2>, x: Tensor<B, 2>, grads: WeightGrads<'_, B>) {
+    let dy = wide(dy);
+    let (rows, cols) = (dy.dims()[1], x.dims()[1]);
+    let dweight = dy.clone().transpose().matmul(wide(x));
+    accumulate(grads.flat, grads.weight.offset, dweight.reshape([rows * cols]));
+    let sums = dy.sum_dim(0).reshape([rows]).slice([0..grads.bias.len]);
+    accumulate(grads.flat, grads.bias.offset, sums);
+}
+
+/// dx = dy W.
+pub fn linear_input_grad<B: Backend>(dy: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    let dtype = dy.dtype();
+    wide(dy).matmul(wide(weight)).cast(dtype)
+}
+
+/// Both of them.
 pub fn linear_backward<B: Backend>(
     dy: Tensor<B, 2>,
     x: Tensor<B, 2>,
     weight: Tensor<B, 2>,
     grads: WeightGrads<'_, B>,
 ) -> Tensor<B, 2> {
-    let dtype = dy.dtype();
-    let dy = wide(dy);
-    let [rows, cols] = weight.dims();
-    let dweight = dy.clone().transpose().matmul(wide(x));
-    accumulate(grads.flat, grads.weight.offset, dweight.reshape([rows * cols]));
-    let sums = dy.clone().sum_dim(0).reshape([rows]).slice([0..grads.bias.len]);
-    accumulate(grads.flat, grads.bias.offset, sums);
-    dy.matmul(wide(weight)).cast(dtype)
+    linear_weight_grad(dy.clone(), x, grads);
+    linear_input_grad(dy, weight)
 }
 
 /// sqrt(2 / pi) and the cubic coefficient of GELU's tanh form (Hendrycks and Gimpel; `gelu_new` in transformers).

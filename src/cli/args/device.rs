@@ -1,5 +1,7 @@
 //! `trainer devices`, `trainer selftest` and `trainer bench`: what a device is and does.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use trainer_backends::selftest::Group;
 
@@ -67,7 +69,13 @@ pub struct BenchArgs {
     /// Optimizer steps before the timed ones
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub warmup: usize,
-    /// Print tokens_per_s, step_ms_median, step_ms_min, step_ms_max, model_tflops, peak_gib, activation_gib, params and more as one JSON object
+    /// Profile 3 further steps, and print where their time goes
+    #[arg(long)]
+    pub by_part: bool,
+    /// Write the trace of the profiled steps there, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE", requires = "by_part")]
+    pub trace: Option<PathBuf>,
+    /// Print tokens_per_s, step_ms_median, step_ms_min, step_ms_max, model_tflops, peak_gib, activation_gib, params, with --by-part also parts, and more as one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -77,7 +77,8 @@ fn commands_of_the_design_parse() {
         "trainer devices --json --device 1",
         "trainer bench --hidden 128 --layers 4 --heads 2 --vocab 2048 --seq 256 --micro-batch 4 --accumulate 1 \
          --precision fp32 --dropout 0.1 --steps 3 --warmup 1 --json",
-        "trainer bench --preset phi-1 --precision fp16",
+        "trainer bench --preset phi-1 --precision fp16 --by-part --trace t.json",
+        "trainer train --preset laptop --out r --profile 5",
         "trainer selftest --seed 7 --json",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

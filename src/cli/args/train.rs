@@ -34,7 +34,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "H", value_parser = hours)]
     pub max_hours: Option<f64>,
     /// Check configuration, data, checkpoint, memory and disk, compile the kernels, try two steps, and write nothing
-    #[arg(long, conflicts_with_all = ["log_dir", "max_hours"])]
+    #[arg(long, conflicts_with_all = ["log_dir", "max_hours", "profile"])]
     pub dry_run: bool,
     /// What makes a checkpoint the best one: the validation loss, or the share of --problems solved [default: validation.select]
     #[arg(long, value_enum, value_name = "loss|humaneval")]
@@ -42,6 +42,9 @@ pub struct TrainArgs {
     /// Problems for --select humaneval: HumanEval.jsonl(.gz), or what `trainer exercises` writes
     #[arg(long, value_name = "FILE")]
     pub problems: Option<PathBuf>,
+    /// Profile this many steps, behind 3 others: a trace in RUN/profile.json, for ui.perfetto.dev, and a table by part
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub profile: Option<u64>,
     /// With several devices, what they divide among them: 0 nothing, 1 optimizer state, 2 gradients too [default: train.zero, 1]
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub zero: Option<u8>,

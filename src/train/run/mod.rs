@@ -7,6 +7,7 @@
 //! saves     validation and checkpoints
 //! selection the best checkpoint by what the model solves
 //! spikes    losses that leap
+//! profile   where the time of a few steps goes
 //! dry_run   all of it but the training
 //! summary   how it ended
 //! ```
@@ -15,6 +16,7 @@ mod dry_run;
 mod open;
 mod overview;
 mod prepare;
+mod profile;
 mod saves;
 mod selection;
 mod spikes;
@@ -44,6 +46,7 @@ use crate::parallel::collective::Traffic;
 use crate::parallel::session;
 use crate::parallel::signs::{Sign, Signs};
 use crate::parallel::{Collective, Replica};
+use crate::profile::{ProfiledSteps, host};
 use crate::report::log::RunLog;
 use crate::report::memory::peak_resident;
 use crate::report::metrics::StepRecord;
@@ -77,6 +80,8 @@ pub struct RunRequest {
     pub resume: Resume,
     /// Hours after which the run saves and ends; `None`: as many as it takes.
     pub max_hours: Option<f64>,
+    /// How many steps are profiled.
+    pub profile: Option<u64>,
     /// The ranks that train together; `Alone` for one device.
     pub group: Arc<dyn Collective>,
 }
@@ -152,6 +157,8 @@ struct Run<'a, B: DecoderBackend> {
     handled: Handled,
     /// The first rank's, where problems decide on the best checkpoint.
     selection: Option<Selection>,
+    /// The first rank's, until they are made.
+    profiled: Option<ProfiledSteps>,
     /// Of this process's steps.
     step_bytes: Traffic,
     steps_made: u64,
@@ -179,6 +186,7 @@ impl<B: DecoderBackend> Run<'_, B> {
             if stopped.is_some() {
                 break;
             }
+            self.profile_next(progress)?;
             let started = Instant::now();
             let before = self.replica.group.traffic();
             let report = self.step(shown)?;
@@ -188,14 +196,17 @@ impl<B: DecoderBackend> Run<'_, B> {
                 Spiked::GoneBack => continue,
                 Spiked::No | Spiked::Stayed => {}
             }
+            let metrics = host("metrics");
             let record = self.record(&report, started.elapsed().as_secs_f64(), spent);
             progress.step(&record);
             self.tell_overflow(&report, progress);
+            drop(metrics);
             last = Some(record);
             self.data_check.poll()?;
             self.poll_saver(&told, progress);
             self.validate_and_save(told.any(Sign::SaveDue), progress)?;
         }
+        self.finish_profile(progress)?;
         self.finish_saving(progress)?;
         Ok((last, stopped))
     }

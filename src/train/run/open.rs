@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::model::HostBuffers;
 use crate::parallel::collective::Traffic;
 use crate::parallel::session::{self, every, lead};
+use crate::profile::{ProfiledSteps, WARM_UP};
 use crate::report::log::RunLog;
 use crate::report::voice::say;
 use crate::train::data_check::DataCheck;
@@ -37,7 +38,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         device: &B::Device,
         facts: &DeviceFacts,
     ) -> Result<Self> {
-        let RunRequest { config, out, init_from, resume, max_hours, group } = request;
+        let RunRequest { config, out, init_from, resume, max_hours, profile, group } = request;
         let allowance = Allowance::new(max_hours);
         // A run that goes on has its own weights.
         let (init_from, left_aside) = if goes_on(&out, resume) { (None, init_from) } else { (init_from, None) };
@@ -96,6 +97,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             hours: config.checkpoint.keep_hours,
         };
         let saver = Saver::new(&out, description, Share::new(&replica, &decoder.table), retention, state.step);
+        let profiled = profile.filter(|_| replica.is_first());
         let run = Self {
             config,
             out,
@@ -111,6 +113,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             log,
             saver,
             save_begun: Instant::now(),
+            profiled: profiled.map(|steps| ProfiledSteps::new(WARM_UP, steps, &facts.description)),
             longest_stall: Duration::ZERO,
             handled: Handled::default(),
             selection,

@@ -10,6 +10,7 @@ use crate::eval::loss::{Share, loss_of_share};
 use crate::parallel::Replica;
 use crate::parallel::session::{self, every, lead, together};
 use crate::parallel::signs::Signs;
+use crate::profile::host;
 use crate::report::metrics::ValidationRecord;
 use crate::report::progress::TrainProgress;
 use crate::report::voice;
@@ -25,6 +26,7 @@ impl<B: DecoderBackend> Run<'_, B> {
             && self.config.validation.every > 0
             && (due(self.config.validation.every) || step == steps)
         {
+            let _span = host("validation");
             new_best = self.validate(progress)?;
         }
         if new_best || save_due || due(self.config.checkpoint.every) || step == steps {
@@ -68,7 +70,9 @@ impl<B: DecoderBackend> Run<'_, B> {
     /// As `snapshot`.
     fn save(&mut self, progress: &TrainProgress) -> Result<()> {
         let started = Instant::now();
+        let span = host("wait for the checkpoint before");
         let before = self.saver.settle(&self.replica);
+        drop(span);
         self.tell_saved(before, progress);
         let snapshot = self.snapshot()?;
         let begun = self.saver.begin(snapshot, self.loop_state.clone(), &self.replica);
@@ -88,7 +92,9 @@ impl<B: DecoderBackend> Run<'_, B> {
         self.loop_state.step = self.state.step;
         self.loop_state.updates = self.state.updates;
         self.loop_state.loss_scale = self.state.loss_scale;
+        let span = host("checkpoint snapshot");
         let snapshot = Snapshot::take(&self.state);
+        drop(span);
         check_same_weights(&self.replica, snapshot.step, || snapshot.weights_checksum())?;
         voice::log(&format!(
             "step {}: state copied in {:.3} s",

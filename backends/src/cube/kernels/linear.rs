@@ -45,15 +45,14 @@ pub fn add_gradients<R: CubeRuntime>(
     add_column_sums(&dy.client, [rows, bias.len], row, buffer(dy), sums);
 }
 
-pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
-    dy: Tensor<B, 2>,
-    x: Tensor<B, 2>,
-    weight: Tensor<B, 2>,
-    grads: WeightGrads<'_, B>,
-) -> Tensor<B, 2> {
-    let sizes = x.dims();
-    let (dy, x, weight) = (cube(dy), cube(x), cube(weight));
+pub fn weight_grad<R: CubeRuntime, B: CubeTensors<R>>(dy: Tensor<B, 2>, x: Tensor<B, 2>, grads: WeightGrads<'_, B>) {
+    let (dy, x) = (cube(dy), cube(x));
     modify(grads.flat, |flat| add_gradients(flat, &dy, Part::whole(&x), grads.weight, grads.bias));
+}
+
+pub fn input_grad<R: CubeRuntime, B: CubeTensors<R>>(dy: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    let sizes = [dy.dims()[0], weight.dims()[1]];
+    let (dy, weight) = (cube(dy), cube(weight));
     let dx = empty(&dy, sizes, dy.dtype);
     product(Part::whole(&dy), Side::Rows, Part::whole(&weight), Side::Columns, None, Out::new(&dx));
     float(dx)

@@ -160,13 +160,12 @@ where
         linear::forward(x, weight, bias)
     }
 
-    fn linear_backward(
-        dy: Tensor<Self, 2>,
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        grads: WeightGrads<'_, Self>,
-    ) -> Tensor<Self, 2> {
-        linear::backward(dy, x, weight, grads)
+    fn linear_weight_grad(dy: Tensor<Self, 2>, x: Tensor<Self, 2>, grads: WeightGrads<'_, Self>) {
+        linear::weight_grad(dy, x, grads);
+    }
+
+    fn linear_input_grad(dy: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        linear::input_grad(dy, weight)
     }
 
     fn attention_forward(fused: Tensor<Self, 2>, dims: BlockDims, dropout: Option<Dropout>) -> Attended<Self> {
