@@ -35,7 +35,11 @@ impl Rank {
     }
 
     fn begin(&mut self, step: u64, broken: bool) -> Result<()> {
-        let data = |len: usize| TensorData::new(vec![step as f32; if broken { len / 2 } else { len }], [len]);
+        // A broken one has half of what it should.
+        let data = |len: usize| {
+            let len = if broken { len / 2 } else { len };
+            TensorData::new(vec![step as f32; len], [len])
+        };
         let whole = self.table.groups.iter().map(|group| data(group.len)).collect();
         let kept = || (0..self.table.groups.len()).map(|group| data(self.replica.kept(group).len())).collect();
         let snapshot = Snapshot { step, weights: whole, optimizer: vec![("m.", kept()), ("v.", kept())] };
