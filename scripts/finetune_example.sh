@@ -25,3 +25,18 @@ for model in base finetuned; do
         --samples 1 --temperature 0 --out "$out/$model.jsonl"
     $trainer humaneval --problems "$out/exercises/held-out.jsonl" --score "$out/$model.jsonl" --json > "$out/$model.json"
 done
+
+# The table of docs/finetune.md, with 95% Wilson intervals, and its plot.
+python3 - "$out" <<'END' | tee "$out/table.md"
+import json, math, sys
+out = sys.argv[1]
+print("| model | problems solved | pass@1 | 95% interval |\n|---|---|---|---|")
+for model in ("base", "finetuned"):
+    score = json.load(open(f"{out}/{model}.json"))
+    n, passed = score["samples"], score["passed"]
+    p, z2 = passed / n, 1.96**2
+    centre, half = p + z2 / (2 * n), 1.96 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low, high = (max(0.0, (centre + sign * half) / (1 + z2 / n)) for sign in (-1, 1))
+    print(f"| {model} | {passed} of {n} | {100 * p:.1f}% | {100 * low:.1f} to {100 * high:.1f}% |")
+END
+$trainer report "$out/base" "$out/finetuned" --png "$out/losses.png"

@@ -5,7 +5,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Place, furthest_apart, has_wgpu, metrics, run, set, trainer, whole_checkpoints, write_shard};
+use crate::support::{
+    Place, furthest_apart, has_wgpu, metrics, run, set, trainer, whole_checkpoints, whole_latest, write_shard,
+};
 
 #[test]
 fn learns_and_does_the_same_each_time() {
@@ -208,4 +210,38 @@ fn metrics_and_configuration_are_those_of_the_run() {
     run(again.arg(out.join("config.toml")).arg("--out").arg(place.path("again"))).success();
     assert_eq!(self::metrics(&place.path("again")).losses(), metrics.losses());
     assert_eq!(fs::read(out.join("config.toml")).unwrap(), fs::read(place.path("again/config.toml")).unwrap());
+}
+
+/// Of two problems one can be solved, by whoever has learned what a function's lines look like: the best checkpoint is the first
+/// of those that solve most, with the lowest loss among them.
+#[test]
+fn the_best_by_problems_solved() {
+    let place = Place::new();
+    let problem = |name: &str, test: &str| {
+        serde_json::json!({
+            "task_id": name, "prompt": "def f(x, y):\n    return x", "entry_point": "f",
+            "test": format!("def check(candidate):\n    {test}\n"),
+        })
+    };
+    let problems = [problem("p/0", "assert candidate(1, 1) is not None"), problem("p/1", "assert False")];
+    fs::write(place.path("problems.jsonl"), problems.map(|problem| format!("{problem}\n")).concat()).unwrap();
+    let sets = "train.steps=120 validation.every=20";
+    let mut train = place.train("run", sets);
+    run(train.args(["--select", "humaneval", "--problems"]).arg(place.path("problems.jsonl"))).success();
+
+    let validations = metrics(&place.path("run")).validations;
+    let shares: Vec<f64> = validations.iter().map(|record| record["pass_at_1"].as_f64().unwrap()).collect();
+    assert!(shares.len() == 6 && shares.iter().all(|share| [0.0, 0.5].contains(share)), "{shares:?}");
+    assert_eq!(shares.last(), Some(&0.5), "a trained model writes the line");
+    let key = |record: &Value| (record["pass_at_1"].as_f64().unwrap(), -record["val_loss"].as_f64().unwrap());
+    let best = validations.iter().max_by(|a, b| key(a).partial_cmp(&key(b)).unwrap()).unwrap();
+    let state: Value =
+        serde_json::from_slice(&fs::read(whole_latest(&place.path("run")).join("state.json")).unwrap()).unwrap();
+    assert_eq!((&state["best"]["step"], &state["best"]["pass_at_1"]), (&best["step"], &best["pass_at_1"]));
+    let pointer = fs::read_to_string(place.path("run/checkpoints/best")).unwrap();
+    assert_eq!(pointer.trim(), format!("step-{:08}", best["step"].as_u64().unwrap()));
+
+    run(place.train("new", sets).args(["--select", "humaneval"])).error(2, &["--problems"]);
+    let mut nothing = place.train("new", sets);
+    run(nothing.args(["--select", "humaneval", "--problems"]).arg(place.path("none.jsonl"))).error(2, &["none.jsonl"]);
 }
