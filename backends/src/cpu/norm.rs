@@ -18,6 +18,8 @@ pub fn layer_norm(
 ) -> Normed<Flex> {
     let [n, c] = x.dims();
     let (x, gamma, beta) = (wide(x), wide(gamma), wide(beta));
+    // As slices of one length, which the loops below can be vectorised over: a tensor checks itself at every look.
+    let (gamma, beta) = (&gamma[..c], &beta[..c]);
     let (mut y, mut mean, mut rstd) = (zeros(n * c), zeros(n), zeros(n));
     y.par_chunks_mut(c * ROWS)
         .zip(x.par_chunks(c * ROWS))
@@ -25,12 +27,14 @@ pub fn layer_norm(
         .for_each(|((y, x), (mean, rstd))| {
             vectorized(|| {
                 for (i, (y, x)) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)).enumerate() {
-                    mean[i] = sum(x.iter().copied()) / c as f32;
-                    let variance = sum(x.iter().map(|x| (x - mean[i]) * (x - mean[i]))) / c as f32;
-                    rstd[i] = 1.0 / (variance + eps).sqrt();
+                    let (y, x) = (&mut y[..c], &x[..c]);
+                    let m = sum(x.iter().copied()) / c as f32;
+                    let variance = sum(x.iter().map(|x| (x - m) * (x - m))) / c as f32;
+                    let r = 1.0 / (variance + eps).sqrt();
                     for j in 0..c {
-                        y[j] = (x[j] - mean[i]) * rstd[i] * gamma[j] + beta[j];
+                        y[j] = (x[j] - m) * r * gamma[j] + beta[j];
                     }
+                    (mean[i], rstd[i]) = (m, r);
                 }
             });
         });
@@ -50,6 +54,8 @@ pub fn layer_norm_backward(
     let [n, c] = x.dims();
     let (dy, x, gamma) = (wide(dy), wide(x), wide(gamma));
     let (mean, rstd) = (wide(mean), wide(rstd));
+    // As in `layer_norm`.
+    let (dy, x, gamma, mean, rstd) = (&dy[..], &x[..], &gamma[..c], &mean[..], &rstd[..]);
     let mut dx = zeros(n * c);
     let partial: Vec<(Vec<f32>, Vec<f32>)> = dx
         .par_chunks_mut(c * ROWS)
@@ -57,20 +63,23 @@ pub fn layer_norm_backward(
         .map(|(chunk, dx)| {
             let (mut dgamma, mut dbeta) = (zeros(c), zeros(c));
             let (mut xhat, mut g) = (zeros(c), zeros(c));
+            let (dgammas, dbetas) = (&mut dgamma[..c], &mut dbeta[..c]);
+            let (xhat, g) = (&mut xhat[..c], &mut g[..c]);
             vectorized(|| {
                 for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
                     let row = chunk * ROWS + i;
-                    let (dy, x) = (&dy[row * c..][..c], &x[row * c..][..c]);
+                    let (dy, x, dx) = (&dy[row * c..][..c], &x[row * c..][..c], &mut dx[..c]);
+                    let (m, r) = (mean[row], rstd[row]);
                     for j in 0..c {
-                        xhat[j] = (x[j] - mean[row]) * rstd[row];
+                        xhat[j] = (x[j] - m) * r;
                         g[j] = dy[j] * gamma[j];
-                        dgamma[j] += dy[j] * xhat[j];
-                        dbeta[j] += dy[j];
+                        dgammas[j] += dy[j] * xhat[j];
+                        dbetas[j] += dy[j];
                     }
                     let g_mean = sum(g.iter().copied()) / c as f32;
-                    let along = dot(&g, &xhat) / c as f32;
+                    let along = dot(g, xhat) / c as f32;
                     for j in 0..c {
-                        dx[j] = (g[j] - g_mean - xhat[j] * along) * rstd[row];
+                        dx[j] = (g[j] - g_mean - xhat[j] * along) * r;
                     }
                 }
             });
