@@ -15,9 +15,9 @@ library=${CODE:-$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib
 [ -d "$out/exercises" ] || $trainer exercises --out "$out/exercises" --held-out "${HELD_OUT:-192}"
 [ -d "$out/exercise-data" ] || $trainer prepare "$out/exercises/train.jsonl" --out "$out/exercise-data"
 
-[ -d "$out/base" ] || $trainer --backend cpu train --preset laptop --data "$out/code" --out "$out/base" \
-    --set train.steps="${BASE_STEPS:-600}" --set checkpoint.every=600
-[ -d "$out/finetuned" ] || $trainer --backend cpu train --preset laptop-finetune --data "$out/exercise-data" --out "$out/finetuned" \
+# Both go on where an earlier call of this script was stopped.
+$trainer --backend cpu train --preset laptop --data "$out/code" --out "$out/base" --set train.steps="${BASE_STEPS:-600}"
+$trainer --backend cpu train --preset laptop-finetune --data "$out/exercise-data" --out "$out/finetuned" \
     --init-from "$out/base" --set train.steps="${FINETUNE_STEPS:-600}"
 
 for model in base finetuned; do

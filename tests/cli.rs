@@ -69,6 +69,10 @@ fn data_that_is_missing_or_damaged() {
     refused(&place, &mut train("unvalidated", "validation.every=5"), "new", &words);
     run(&mut train("unvalidated", "train.steps=1")).success();
     fs::remove_dir_all(place.path("new")).unwrap();
+    // A header of 1024 bytes, then two a token.
+    let tokens = (fs::metadata(place.path("data/val-00000.bin")).unwrap().len() - 1024) / 2;
+    let words = ["validation part is too short", &format!("found {tokens}"), "--val-fraction", "validation.every=0"];
+    refused(&place, &mut train("data", &format!("validation.every=5 model.seq_len={tokens}")), "new", &words);
 
     let shard = place.path("data/train-00000.bin");
     let whole = fs::read(&shard).unwrap();

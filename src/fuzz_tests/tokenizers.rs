@@ -72,8 +72,7 @@ fn use_tokenizer(path: &Path) -> Result<()> {
 
 #[test]
 fn tokenizer_files() {
-    // The library compiles its patterns into tables of some megabytes. For SentencePiece's table of replacements it reserves
-    // eight bytes for each four that the table's first word claims, up to 8 GiB, and writes only what is there.
-    let target = Target { extra: 9 << 30, ..Target::new(file!(), "tokenizer.json", files()) };
+    // The library compiles its patterns into tables of some megabytes.
+    let target = Target { extra: 64 << 20, ..Target::new(file!(), "tokenizer.json", files()) };
     target.run(|_| {}, use_tokenizer);
 }

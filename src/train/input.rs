@@ -51,6 +51,19 @@ impl TrainingData {
         self.train.check_vocab(vocab)?;
         self.val.as_ref().map_or(Ok(()), |val| val.check_vocab(vocab))
     }
+
+    /// # Errors
+    /// A validation part that does not fill one sequence of `seq_len`.
+    pub fn check_validation(&self, seq_len: usize) -> Result<()> {
+        let Some(val) = &self.val else { return Ok(()) };
+        match Sampler::in_order(val.tokens(), seq_len) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::input(format!(
+                "the validation part is too short: {error}, prepare a larger validation part (--val-fraction), or set \
+                 validation.every=0"
+            ))),
+        }
+    }
 }
 
 /// The order in which a run reads its training tokens.

@@ -4,7 +4,7 @@ use burn_flex::Flex;
 use burn_tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::simd::{exp, max, sum, vectorized};
+use super::simd::{add_weighted, exp, max, sum, vectorized};
 use super::slices::{modify, tensor, wide, zeros};
 use crate::cache::{KeyValues, Places};
 use crate::ops::BlockDims;
@@ -69,16 +69,12 @@ pub fn attention_decode(
         let q = &fused[sequence * width + head * head_dim..][..head_dim];
         vectorized(|| {
             let mut p = zeros(end);
-            for (q, keys) in q.iter().zip(keys[start..].chunks(capacity)) {
-                p.iter_mut().zip(keys).for_each(|(score, key)| *score += q * key);
-            }
+            add_weighted(&mut p, q, &keys[start..], capacity);
             let highest = max(&p) * scale;
             p.iter_mut().for_each(|score| *score = exp(*score * scale - highest));
             let inverse = 1.0 / sum(p.iter().copied());
-            for (p, values) in p.iter().zip(values[start..].chunks(head_dim)) {
-                let p = p * inverse;
-                o.iter_mut().zip(values).for_each(|(o, value)| *o += p * value);
-            }
+            p.iter_mut().for_each(|p| *p *= inverse);
+            add_weighted(o, &p, &values[start..], head_dim);
         });
     };
     if batch * heads * places.longest() * head_dim < PARALLEL {

@@ -1,5 +1,7 @@
 //! Products with so few rows that reading the weights is all the work: one pass over them, nothing packed or copied.
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -13,6 +15,9 @@ const PARALLEL: usize = 1 << 16;
 const BLOCK: usize = 256;
 /// Rows of the weights whose sums are kept in registers at a time.
 const OUTPUTS: usize = 2;
+/// How far ahead of the products the weights are asked for, in rows of them: with several rows of x the processor's own
+/// prefetching falls behind.
+const AHEAD: usize = 64;
 /// Rows of x whose sums are kept in registers at a time, where there are as many.
 const ROWS: usize = 4;
 
@@ -71,6 +76,9 @@ impl WithSimd for Products<'_> {
             // A row that is left over alone is multiplied twice.
             let rows = [output, output + count - 1];
             let weights = [&weight[rows[0] * k..][..k], &weight[rows[1] * k..][..k]];
+            if n > 1 {
+                prefetch(weight, (output + AHEAD) * k..(output + AHEAD + OUTPUTS) * k);
+            }
             let mut row = 0;
             while row < n {
                 if row + ROWS <= n {
@@ -93,6 +101,19 @@ impl WithSimd for Products<'_> {
             output += count;
         }
     }
+}
+
+/// Asks for a range of `values`; what lies beyond their end is not harmed by that, nor read.
+#[inline(always)]
+fn prefetch(values: &[f32], range: Range<usize>) {
+    #[cfg(target_arch = "x86_64")]
+    for at in range.step_by(16) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, which only hints and faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, range);
 }
 
 /// Products of `M` rows of x with two rows of the weights. Each is summed in the same order whatever M is.

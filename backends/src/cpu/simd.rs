@@ -61,6 +61,29 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     parts.iter().sum::<f32>() + tail
 }
 
+/// Adds to `out` the rows of `rows`, `stride` apart, each times its weight, in their order. Several at a time, so that `out` is
+/// read and written once for all of them.
+#[inline(always)]
+pub fn add_weighted(out: &mut [f32], weights: &[f32], rows: &[f32], stride: usize) {
+    const AT_A_TIME: usize = 8;
+    let len = out.len();
+    let row = |index: usize| &rows[index * stride..][..len];
+    let groups = weights.len() / AT_A_TIME;
+    for (group, weights) in weights.chunks_exact(AT_A_TIME).enumerate() {
+        let rows: [&[f32]; AT_A_TIME] = std::array::from_fn(|i| row(group * AT_A_TIME + i));
+        for at in 0..len {
+            let mut sum = out[at];
+            for i in 0..AT_A_TIME {
+                sum += weights[i] * rows[i][at];
+            }
+            out[at] = sum;
+        }
+    }
+    for (index, weight) in weights.iter().enumerate().skip(groups * AT_A_TIME) {
+        out.iter_mut().zip(row(index)).for_each(|(out, value)| *out += weight * value);
+    }
+}
+
 /// Largest element, NaN if there is one (`f32::max` would drop it and hide an overflow).
 #[inline(always)]
 pub fn max(values: &[f32]) -> f32 {
@@ -94,6 +117,23 @@ mod tests {
         }
         assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
         assert_eq!((exp(0.0), tanh(100.0), tanh(-100.0)), (1.0, 1.0, -1.0));
+    }
+
+    #[test]
+    fn weighted_rows_are_added_in_order() {
+        for (count, len) in [(0, 3), (1, 16), (7, 5), (8, 33), (21, 64)] {
+            let stride = len + 2;
+            let value = |i: usize| (i * 7919 % 101) as f32 / 13.0 - 3.0;
+            let (rows, weights): (Vec<f32>, Vec<f32>) =
+                ((0..count * stride).map(value).collect(), (0..count).map(|i| value(i + 5)).collect());
+            let mut out: Vec<f32> = (0..len).map(|i| value(i + 11)).collect();
+            let mut expected = out.clone();
+            for (row, weight) in rows.chunks(stride).zip(&weights) {
+                expected.iter_mut().zip(row).for_each(|(out, value)| *out += weight * value);
+            }
+            add_weighted(&mut out, &weights, &rows, stride);
+            assert_eq!(out, expected, "{count} rows of {len}");
+        }
     }
 
     #[test]

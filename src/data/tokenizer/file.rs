@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::hf_json;
+use super::{charsmap, hf_json};
 use crate::data::guard::guarded;
 use crate::error::{Error, Result, Short};
 
@@ -30,7 +30,7 @@ impl FileTokenizer {
         let refused = |why: String| {
             Error::file(path, format!("expected a Hugging Face tokenizer.json, but it does not load: {}", Short(why)))
         };
-        check_tokens(&json).map_err(refused)?;
+        check_tokens(&json).and_then(|()| charsmap::check(&json)).map_err(refused)?;
         let loaded = guarded(|| tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string()));
         let mut tokenizer = loaded.and_then(|loaded| loaded).map_err(refused)?;
         // A corpus is encoded whole: what the file says of padding and truncation is for batches of prompts.

@@ -1,6 +1,7 @@
 //! Text to token ids and back: CodeGen's tokenizer and plain bytes built in, any other from its tokenizer.json.
 
 mod bpe;
+mod charsmap;
 mod codegen;
 mod file;
 mod hf_json;
@@ -306,5 +307,9 @@ mod tests {
         assert!(load(&twice).unwrap_err().1.contains("duplicate field"));
         let (code, why) = load(&unigram("a", r#"{"type":"Precompiled","precompiled_charsmap":"AAA="}"#)).unwrap_err();
         assert!(code == 2 && why.contains("tokenizer.json: expected a Hugging Face tokenizer.json"), "{why}");
+        // A table that says to be 4 GiB long, of which three bytes follow.
+        let (code, why) =
+            load(&unigram("a", r#"{"type":"Precompiled","precompiled_charsmap":"/P///wAAAA=="}"#)).unwrap_err();
+        assert!(code == 2 && why.contains("says to be 4294967292 bytes long, and 3 follow"), "{why}");
     }
 }

@@ -65,15 +65,24 @@ pub fn choose(logits: &[f32], sampling: Sampling, draw: u64) -> u32 {
 
 /// The first of the largest; 0 where all are NaN.
 fn likeliest(logits: &[f32]) -> usize {
-    // Side by side, so that it vectorises; comparisons with NaN are false.
-    let mut parts = [f32::NEG_INFINITY; 16];
-    for chunk in logits.chunks(parts.len()) {
-        for (part, logit) in parts.iter_mut().zip(chunk) {
-            *part = if *logit > *part { *logit } else { *part };
+    const LANES: usize = 16;
+    const CHUNK: usize = 64 * LANES;
+    let (mut highest, mut chunk_of_it) = (f32::NEG_INFINITY, 0);
+    for (index, chunk) in logits.chunks(CHUNK).enumerate() {
+        // Side by side, so that it vectorises; comparisons with NaN are false.
+        let mut parts = [f32::NEG_INFINITY; LANES];
+        for values in chunk.chunks(LANES) {
+            for (part, logit) in parts.iter_mut().zip(values) {
+                *part = if *logit > *part { *logit } else { *part };
+            }
+        }
+        let of_chunk = parts.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        if of_chunk > highest {
+            (highest, chunk_of_it) = (of_chunk, index * CHUNK);
         }
     }
-    let highest = parts.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    logits.iter().position(|logit| *logit == highest).unwrap_or(0)
+    let place = logits.iter().skip(chunk_of_it).position(|logit| *logit == highest);
+    place.map_or(0, |place| chunk_of_it + place)
 }
 
 #[cfg(test)]
@@ -103,6 +112,12 @@ mod tests {
         assert_eq!(choose(&[0.0, 3.0, 3.0, -1.0], Sampling::GREEDY, 7), 1);
         assert_eq!(choose(&[f32::NAN, -2.0], Sampling::GREEDY, 7), 1);
         assert_eq!(choose(&[f32::NAN, f32::NAN], Sampling::GREEDY, 7), 0);
+        assert_eq!(choose(&[f32::NEG_INFINITY, f32::NAN], Sampling::GREEDY, 7), 0);
+        for (place, len) in [(0, 5), (1023, 1024), (1024, 3000), (2999, 3000), (50_000, 51_200)] {
+            let mut logits: Vec<f32> = (0..len).map(|i| (i % 7) as f32).collect();
+            (logits[place], logits[len - 1]) = (9.0, 9.0);
+            assert_eq!(choose(&logits, Sampling::GREEDY, 7) as usize, place);
+        }
     }
 
     #[test]

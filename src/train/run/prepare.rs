@@ -42,6 +42,9 @@ pub(super) fn prepare<B: DecoderBackend>(
     }
     data.check_vocab(config.model.vocab)?;
     let seq = config.model.seq_len;
+    if config.validation.every > 0 {
+        data.check_validation(seq)?;
+    }
     let decoder = Decoder::<B>::new(config.architecture(), seq, device, config.train.recompute);
     facts.check_bindings(&decoder.table)?;
     facts.check_memory(config, group.size())?;
