@@ -56,6 +56,11 @@ fn check_devices(devices: usize, args: &TrainArgs, global: &Global) -> Result<()
     if choose_device(global)?.backend != Backend::Cuda || args.collectives == Collectives::Host {
         return Ok(());
     }
+    if let Some(device) = global.device {
+        return Err(Error::input(format!(
+            "--device {device} is one GPU for all {devices} ranks, and NCCL wants one for each: leave --device out"
+        )));
+    }
     let last = Global { device: Some(devices - 1), ..global.clone() };
     choose_device(&last).map(drop).map_err(|error| Error::input(format!("--devices {devices}: {error}")))
 }

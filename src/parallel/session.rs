@@ -40,7 +40,9 @@ pub fn host() -> String {
 }
 
 /// What ends this rank's part in order: it waits for the others to end theirs.
-static ENDING: OnceLock<Mutex<Option<Box<dyn FnOnce() + Send>>>> = OnceLock::new();
+static ENDING: OnceLock<Mutex<Option<Ending>>> = OnceLock::new();
+
+type Ending = Box<dyn FnOnce() + Send>;
 
 /// Joins the other ranks.
 ///
@@ -51,7 +53,14 @@ pub fn start(launch: &Launch, timeout: Duration) -> Result<Arc<dyn Collective>> 
         Engine::Mpi => start_mpi(launch, timeout),
         Engine::Tcp { address, first_serves } => {
             let Launch { rank, size, .. } = *launch;
-            let mesh = tcp::join(&address, rank, size, first_serves, timeout)?;
+            let mesh = tcp::join(&address, rank, size, first_serves, timeout);
+            let mesh = mesh.inspect_err(|error| {
+                // The first rank's is said anyway; others may not even have found that one.
+                if rank > 0 {
+                    std::thread::sleep(COURTESY);
+                    voice::error(&format!("rank {rank} on {}: {error}", host()));
+                }
+            })?;
             let own = launch.launcher == Launcher::Own;
             mesh.when_lost(move |peer, error| lost(rank, peer, error, own));
             let watchdog = begin(rank, size, timeout, leave);
@@ -97,7 +106,7 @@ fn begin(rank: usize, size: usize, timeout: Duration, abort: fn(u8) -> !) -> Wat
     watchdog
 }
 
-fn end_by(ending: Box<dyn FnOnce() + Send>) {
+fn end_by(ending: Ending) {
     let _ = ENDING.set(Mutex::new(Some(ending)));
 }
 

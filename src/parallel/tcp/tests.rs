@@ -65,7 +65,7 @@ fn the_first_rank_serves_where_nobody_else_does() {
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let address = Address { host: "127.0.0.1".into(), port };
     let sums = std::thread::scope(|scope| {
-        let ranks: Vec<_> = [1, 0].map(|rank| {
+        let ranks = [1usize, 0].map(|rank| {
             let address = &address;
             scope.spawn(move || {
                 // The one that serves comes last.
