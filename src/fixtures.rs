@@ -76,6 +76,7 @@ pub fn run(dir: &Path) {
             mfu: None,
             seconds,
             communication: None,
+            exposed: None,
         };
         assert!(metrics.write(&Record::Step(record)).is_none());
         session.step();

@@ -198,3 +198,67 @@ fn every_kernel_of_a_phi_1_step_compiles() {
         assert!(spilling.is_empty(), "{architecture}: these kernels spill registers: {spilling:?}");
     }
 }
+
+/// The smallest model whose groups divide among three: in equal parts, which NCCL scatters, and in others.
+const TINY: &str = "model.layers=1 model.hidden=32 model.heads=1 model.seq_len=16 train.steps=3 train.batch=6 \
+                    train.micro_batch=1 validation.every=0 checkpoint.every=3 optimizer.warmup_steps=1";
+/// Ranks add gradients up in another order, in fp32: some units in the last place (6e-8) of a loss, over three steps.
+const SAME: f64 = 1e-6;
+
+/// NCCL's collectives, on a library that stands in for it (tests/nccl_stand_in).
+#[test]
+fn gpus_that_exchange_through_nccl_train_as_one_does() {
+    use crate::support::{Place, furthest_apart, metrics, run, set, whole_latest};
+
+    let Some((dir, wheels)) = prepared() else { return };
+    let place = Place::new();
+    let train = |out: &str, gpus: usize, options: &[&str]| {
+        let mut command = program(dir.path(), &wheels, "80");
+        command.env("CUDA_EMULATOR_EXECUTE", "1").env("CUDA_EMULATOR_DEVICES", gpus.to_string());
+        command.args(["train", "--timeout", "300"]).args(options);
+        command.arg("--config").arg(place.path("config.toml")).arg("--data").arg(place.path("data"));
+        set(command.arg("--out").arg(place.path(out)), TINY);
+        command
+    };
+    let losses = |out: &str| metrics(&place.path(out)).losses();
+
+    for (gpus, options, words) in [
+        (2, &["--devices", "2"][..], &["there is no NCCL", "nvidia-nccl-cu12", "--collectives host"][..]),
+        (1, &["--devices", "2"], &["--devices 2", "no device 1"]),
+        (2, &["--devices", "2", "--device", "0"], &["leave --device out"]),
+    ] {
+        run(&mut train("refused", gpus, options)).error(2, words);
+        assert!(!place.path("refused").exists());
+    }
+
+    let library = std::env::current_exe().unwrap().with_file_name("libnccl_stand_in.so");
+    assert!(library.is_file(), "{} is missing: cargo builds it with this test", library.display());
+    std::os::unix::fs::symlink(library, dir.path().join("libnccl.so.2")).unwrap();
+    run(&mut train("one", 1, &[])).success();
+    let one = losses("one");
+    assert_eq!(one.len(), 3);
+    for (out, gpus, options) in [
+        ("single", 1, &["--collectives", "nccl"][..]),
+        ("zero-0", 2, &["--devices", "2", "--zero", "0"]),
+        ("zero-1", 3, &["--devices", "3", "--zero", "1"]),
+        ("zero-2", 2, &["--devices", "2", "--zero", "2"]),
+    ] {
+        let mut command = train(out, gpus, options);
+        let ended = run(command.env("NCCL_STAND_IN_LOG", "1")).success();
+        assert!(ended.stderr.contains("collectives NCCL 2.28.3"), "{}", ended.stderr);
+        let used = |operation: &str| ended.stderr.contains(&format!("nccl-stand-in: {operation}"));
+        match out {
+            "zero-0" => assert!(used("AllReduce") && !used("AllGather")),
+            "zero-1" => {
+                assert!(["ReduceScatter", "Reduce(2)", "AllGather", "Broadcast(2)"].into_iter().all(used));
+            }
+            _ => assert!(!used("AllReduce")),
+        }
+        let apart = furthest_apart(&losses(out), &one);
+        eprintln!("{out}: losses of {gpus} within {apart:.1e} of one GPU's");
+        assert!(apart < SAME, "{out}: {:?}, expected {one:?}", losses(out));
+        whole_latest(&place.path(out));
+    }
+    // Nothing to add up, so nothing that is rounded otherwise.
+    assert_eq!(losses("single"), one);
+}

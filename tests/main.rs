@@ -21,5 +21,6 @@ mod resume;
 mod running;
 mod spikes;
 mod support;
+mod tcp_ranks;
 mod train;
 mod verify;

@@ -10,6 +10,7 @@ use burn_tensor::{DType, Int, Tensor};
 use crate::cache::{KeyValues, Places};
 use crate::dropout::Dropout;
 use crate::reference;
+use crate::transfer::{DeviceSpan, Fence, Reading};
 
 /// The sizes of one block's activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,21 @@ pub struct DeviceMemory {
 pub trait DecoderBackend: Backend {
     /// The memory of `device` once everything queued has been taken up; `None` where nothing counts it.
     fn memory(_device: &Self::Device) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// Begins to copy a buffer to the host, as what is queued by now leaves it; any thread may wait for it.
+    fn read(flat: Tensor<Self, 1>) -> Reading {
+        Reading::ask(async move { flat.into_data_async().await.map_err(|error| error.to_string()) })
+    }
+
+    /// What another thread waits for, where it wants all that is queued by now to be done.
+    fn fence(device: &Self::Device) -> Fence {
+        Fence::there(Self::sync(device).map_err(|error| error.to_string()))
+    }
+
+    /// Where a flat buffer lies in the device's memory; `None` where no library but the backend's own works there.
+    fn span(_flat: &Tensor<Self, 1>) -> Option<DeviceSpan> {
         None
     }
 

@@ -53,6 +53,7 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
         max_hours: None,
         profile: None,
         group: Arc::new(Alone),
+        overlap: false,
     };
     let summary = with_backend(global, Train { request, data: &data })?;
     if !summary.finished {

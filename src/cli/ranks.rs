@@ -1,33 +1,41 @@
 //! Several devices: this process is one of the ranks that a launcher started, or starts them itself.
 
-use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
-use std::process::Command;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trainer_backends::discovery::Backend;
+use trainer_backends::discovery::{Backend, Choice};
 
-use super::args::{Global, TrainArgs};
+use super::args::{Collectives, Global, TrainArgs};
 use super::choose_device;
 use crate::error::{Error, Result};
 use crate::parallel::launch::{self, Launch};
-use crate::parallel::{Alone, Collective, session};
+use crate::parallel::{Alone, Collective, session, spawn};
 use crate::report::voice;
 
-/// Set where this program has started mpirun itself.
-const RELAUNCHED: &str = "TRAINER_RELAUNCHED";
+/// What this process is.
+pub enum Joined {
+    /// One of the ranks that train together, or the only one.
+    Rank(Arc<dyn Collective>),
+    /// The one that has started them, which have ended.
+    Parent(ExitCode),
+}
 
-/// The ranks that train together. Where `--devices` asks for several and nobody has started them, this process becomes
-/// their mpirun and does not return.
+/// Joins the ranks that train together. Where `--devices` asks for several and nobody has started them, this process does,
+/// and waits for them.
 ///
 /// # Errors
 /// Ranks that this build or this machine cannot start; a number of them that is not the one asked for.
-pub fn join(args: &TrainArgs, global: &Global) -> Result<Arc<dyn Collective>> {
+pub fn join(args: &TrainArgs, global: &Global) -> Result<Joined> {
+    let timeout = Duration::from_secs_f64(args.timeout);
     let Some(launch) = launch::detect()? else {
         return match global.devices {
-            None | Some(1) => Ok(Arc::new(Alone)),
-            Some(devices) => Err(relaunch(devices, global)),
+            None | Some(1) => Ok(Joined::Rank(Arc::new(Alone))),
+            Some(devices) => {
+                check_devices(devices, args, global)?;
+                let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+                spawn::ranks(devices, &arguments, timeout).map(|code| Joined::Parent(code.into()))
+            }
         };
     };
     voice::of_rank(launch.rank, args.log_dir.as_deref())?;
@@ -39,7 +47,22 @@ pub fn join(args: &TrainArgs, global: &Global) -> Result<Arc<dyn Collective>> {
             launch.launcher, launch.size
         )));
     }
-    session::start(&launch, Duration::from_secs_f64(args.timeout))
+    session::start(&launch, timeout).map(Joined::Rank)
+}
+
+/// # Errors
+/// Fewer GPUs than ranks, each of which needs one for NCCL.
+fn check_devices(devices: usize, args: &TrainArgs, global: &Global) -> Result<()> {
+    if choose_device(global)?.backend != Backend::Cuda || args.collectives == Collectives::Host {
+        return Ok(());
+    }
+    if let Some(device) = global.device {
+        return Err(Error::input(format!(
+            "--device {device} is one GPU for all {devices} ranks, and NCCL wants one for each: leave --device out"
+        )));
+    }
+    let last = Global { device: Some(devices - 1), ..global.clone() };
+    choose_device(&last).map(drop).map_err(|error| Error::input(format!("--devices {devices}: {error}")))
 }
 
 /// The options with the device of this rank, where several ranks of one machine have several to choose from: `--device`
@@ -58,70 +81,30 @@ pub fn spread(global: &Global) -> Result<Global> {
     Ok(own)
 }
 
-/// Becomes `mpirun -np N` of this program with the same arguments.
-fn relaunch(devices: usize, global: &Global) -> Error {
-    let choice = match choose_device(global) {
-        Ok(choice) => choice,
-        Err(error) => return error,
+/// The same ranks with the engine that their devices exchange through.
+///
+/// # Errors
+/// The same on every rank: an engine that one of them does not have.
+pub fn on_device(group: Arc<dyn Collective>, choice: &Choice, args: &TrainArgs) -> Result<Arc<dyn Collective>> {
+    let nccl = match args.collectives {
+        Collectives::Auto => choice.backend == Backend::Cuda && group.size() > 1,
+        Collectives::Nccl => true,
+        Collectives::Host => false,
     };
+    if !nccl {
+        return Ok(group);
+    }
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
     if choice.backend == Backend::Cuda {
-        return Error::input(format!(
-            "--devices {devices} on CUDA needs NCCL, which this version does not have yet: train on one GPU, or let ranks \
-             exchange through host memory with mpirun -np {devices} (built with --features mpi; slower)"
-        ));
-    }
-    if !cfg!(feature = "mpi") {
-        return Error::input(format!(
-            "--devices {devices} needs MPI, which this program was built without: build it with cargo build --release \
-             --features mpi (needs libopenmpi-dev and libclang-dev)"
-        ));
-    }
-    let Some(mpirun) = in_path("mpirun") else {
-        return Error::input(format!(
-            "--devices {devices} starts ranks with mpirun, which is not on this machine's PATH: install OpenMPI \
-             (apt-get install openmpi-bin)"
-        ));
-    };
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => return Error::failed(format!("cannot find this program's own file: {error}")),
-    };
-    if std::env::var_os(RELAUNCHED).is_some() {
-        return Error::failed("mpirun started this program without telling it its rank: is it OpenMPI's mpirun?");
-    }
-    let mut command = Command::new(&mpirun);
-    command.args(["-np", &devices.to_string(), "--oversubscribe", "--bind-to", "none"]).arg(program);
-    command.args(std::env::args_os().skip(1));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) / devices;
-    for (name, value) in [
-        (RELAUNCHED, "1".to_owned()),
-        // Cores are divided among the ranks.
-        ("RAYON_NUM_THREADS", threads.max(1).to_string()),
-        // The user has started us as root already; mpirun would ask again.
-        ("OMPI_ALLOW_RUN_AS_ROOT", "1".to_owned()),
-        ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1".to_owned()),
-    ] {
-        if std::env::var_os(name).is_none() {
-            command.env(name, value);
-        }
-    }
-    become_program(command)
-}
+        use crate::parallel::nccl::Nccl;
 
-/// Replaces this process, so that signals reach mpirun. Returns only what went wrong.
-fn become_program(mut command: Command) -> Error {
-    #[cfg(unix)]
-    let error = std::os::unix::process::CommandExt::exec(&mut command);
-    #[cfg(not(unix))]
-    let error = match command.status() {
-        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
-        Err(error) => error,
-    };
-    Error::failed(format!("cannot start {}: {error}", command.get_program().to_string_lossy()))
-}
-
-fn in_path(program: &str) -> Option<OsString> {
-    let paths = std::env::var_os("PATH")?;
-    let candidates = std::env::split_paths(&paths).map(|dir: PathBuf| dir.join(OsStr::new(program)));
-    candidates.into_iter().find(|path| path.is_file()).map(PathBuf::into_os_string)
+        let (nccl, version) = Nccl::join(group, choice.device.index, session::watchdog())?;
+        voice::say(&format!("collectives NCCL {version}"));
+        return Ok(Arc::new(nccl));
+    }
+    // All have the same backend: they have compared notes.
+    Err(session::shared(Error::input(format!(
+        "--collectives nccl is for --backend cuda, and this is {}: leave it out",
+        choice.backend
+    ))))
 }

@@ -7,7 +7,8 @@ use trainer_backends::discovery::Choice;
 
 use super::args::{Global, TrainArgs};
 use super::backend::{Task, facts, on_device};
-use super::{choose_device, demo, print, print_json, ranks, resolve};
+use super::ranks::{self, Joined};
+use super::{choose_device, demo, print, print_json, resolve};
 use crate::breakdown;
 use crate::config::Config;
 use crate::data::dataset::Dataset;
@@ -24,7 +25,10 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<ExitCode> {
              start from the model, or to go on with a run that did",
         ));
     }
-    let group = ranks::join(args, global)?;
+    let group = match ranks::join(args, global)? {
+        Joined::Rank(group) => group,
+        Joined::Parent(code) => return Ok(code),
+    };
     let set_up = set_up(args, global);
     // Ranks compare what they are about to do; an error of one of them is then everybody's.
     let (mine, ready) = match set_up {
@@ -36,8 +40,10 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<ExitCode> {
         return Err(Error::failed("the ranks disagree on whether this rank has failed"));
     };
     let (out, init_from) = (args.out.clone(), args.init_from.clone());
+    let group = ranks::on_device(group, &choice, args)?;
     let (resume, max_hours, profile) = (args.resume, args.max_hours, args.profile);
-    let request = RunRequest { config, out, init_from, resume, max_hours, profile, group: group.clone() };
+    let overlap = !args.no_overlap;
+    let request = RunRequest { config, out, init_from, resume, max_hours, profile, group: group.clone(), overlap };
     say(&format!("backend {}", choice.reason));
     if args.dry_run {
         if group.size() > 1 {
@@ -74,6 +80,8 @@ fn facts_of((config, data, choice): &(Config, TrainingData, Choice), args: &Trai
     facts.add("the training data's fingerprint", fingerprint(&data.train));
     facts.add("the validation data's fingerprint", data.val.as_deref().map_or("none".into(), fingerprint));
     facts.add("the backend", choice.backend);
+    facts.add("--collectives", format!("{:?}", args.collectives));
+    facts.add("--no-overlap", args.no_overlap);
     facts.add("--out", args.out.display());
     facts.add("--resume", format!("{:?}", args.resume));
     facts.add("--init-from", args.init_from.as_deref().map_or("none".into(), |path| path.display().to_string()));

@@ -133,7 +133,7 @@ impl<B: DecoderBackend> Decoder<B> {
     pub fn forward_backward(
         &self,
         weights: &Buffers<B>,
-        grads: &mut impl GradientSink<B>,
+        grads: &mut (impl GradientSink<B> + ?Sized),
         (inputs, targets): (&[i32], &[i32]),
         batch: usize,
         dropout: MicroBatchDropout,

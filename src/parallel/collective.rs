@@ -4,6 +4,9 @@ use std::ops::{Add, Range, Sub};
 use std::time::Duration;
 
 use serde::Serialize;
+use trainer_backends::transfer::DeviceSpan;
+
+use crate::error::Result;
 
 /// Operations that every rank calls, in the same order, with buffers of the same size. Every rank gets the same bits.
 ///
@@ -41,6 +44,33 @@ pub trait Collective: Send + Sync {
 
     /// What all this has cost so far.
     fn traffic(&self) -> Traffic;
+
+    /// The same sums and exchanges on buffers that stay in the device's memory, where this engine does those.
+    fn on_device(&self) -> Option<&dyn OnDevice> {
+        None
+    }
+}
+
+/// Collectives on flat buffers in device memory. What fills the buffers is done before an operation is called, and the
+/// operation is done when it returns. Otherwise as `Collective`, with which they share order and counters.
+pub trait OnDevice: Send + Sync {
+    /// Sums fp32 `values` over the ranks, in place.
+    ///
+    /// # Errors
+    /// What the library or the driver fails with: the ranks cannot go on.
+    fn all_reduce(&self, values: &DeviceSpan) -> Result<()>;
+
+    /// This rank's part, `own`, of the sum of fp32 `values` over the ranks; `parts` count elements.
+    ///
+    /// # Errors
+    /// As `all_reduce`.
+    fn reduce_scatter(&self, values: &DeviceSpan, own: &DeviceSpan, parts: &[Range<usize>]) -> Result<()>;
+
+    /// `whole`, of which each rank brings its own part; `parts` count 32-bit words.
+    ///
+    /// # Errors
+    /// As `all_reduce`.
+    fn all_gather(&self, own: &DeviceSpan, whole: &DeviceSpan, parts: &[Range<usize>]) -> Result<()>;
 }
 
 /// Payload bytes that left this rank for others, by operation, and the time in collectives, waiting for others included.
@@ -57,6 +87,7 @@ pub struct Traffic {
     pub control: u64,
     /// Collectives so far.
     pub calls: u64,
+    /// In collectives, whether the training waited for them or not.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub time: Duration,
 }
@@ -92,7 +123,7 @@ impl Sub for Traffic {
     }
 }
 
-fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
 

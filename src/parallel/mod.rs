@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! launch      which rank this process is, from the launcher's environment
+//! spawn       starting the ranks of one machine
 //! session     starting and ending together; a rank that fails ends all
 //! collective  sums and exchanges over flat buffers, with what they cost; hosted is the one through host memory
-//! mpi         hosted's transport (cargo feature `mpi`)
+//! tcp, mpi    hosted's transports: our own, and MPI's (cargo feature `mpi`)
+//! nccl        the one that stays in the memory of NVIDIA's GPUs
+//! courier     exchanges while the device works
 //! agreement   the same program, configuration and data on every rank, or one error
 //! replica     the sequences and the parts of the state that are this rank's (ZeRO)
 //! reduce      gradients to their owners, updated weights back
@@ -15,15 +18,20 @@
 
 pub mod agreement;
 pub mod collective;
+pub mod courier;
 pub mod hosted;
 pub mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub mod nccl;
 pub mod reduce;
 pub mod replica;
 pub mod scaling;
 pub mod session;
 pub mod signs;
+pub mod spawn;
+pub mod tcp;
 pub mod watchdog;
 
 pub use collective::{Alone, Collective};

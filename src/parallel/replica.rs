@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::collective::{Alone, Collective};
+use super::courier::Courier;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::ParameterTable;
@@ -27,23 +28,25 @@ pub struct Replica {
     /// 0, 1 or 2; 0 where the rank is alone.
     pub zero: u8,
     /// By parameter group, each rank's part.
-    parts: Vec<Vec<Range<usize>>>,
+    parts: Vec<Arc<[Range<usize>]>>,
+    pub courier: Courier,
 }
 
 impl Replica {
     /// All of it on one device.
     pub fn alone(table: &ParameterTable) -> Self {
-        let parts = table.groups.iter().map(|group| vec![0..group.len]).collect();
-        Self { group: Arc::new(Alone), zero: 0, parts }
+        let parts = table.groups.iter().map(|group| vec![0..group.len].into()).collect();
+        let group = Arc::new(Alone);
+        Self { courier: Courier::new(group.clone(), false), group, zero: 0, parts }
     }
 
-    /// This rank's share of a configuration.
+    /// This rank's share of a configuration. `overlap`: exchanges are made in a thread beside the training.
     ///
     /// # Errors
     /// A batch that does not divide over the ranks; a model that is too small or too large for them.
-    pub fn new(group: Arc<dyn Collective>, config: &Config, table: &ParameterTable) -> Result<Self> {
+    pub fn new(group: Arc<dyn Collective>, config: &Config, table: &ParameterTable, overlap: bool) -> Result<Self> {
         let size = group.size();
-        if size == 1 {
+        if size == 1 && group.on_device().is_none() {
             return Ok(Self::alone(table));
         }
         check_batch(config, size)?;
@@ -55,7 +58,9 @@ impl Replica {
                 smallest * ALIGN
             )));
         }
-        if let Some(group) = table.groups.iter().find(|group| group.len * size.min(2) > i32::MAX as usize) {
+        let counted = group.on_device().is_none();
+        let too_large = |group: &&crate::model::table::Group| counted && group.len * size.min(2) > i32::MAX as usize;
+        if let Some(group) = table.groups.iter().find(too_large) {
             return Err(Error::input(format!(
                 "a parameter group of this model has {} elements, more than MPI counts in one exchange ({}): choose a \
                  smaller vocabulary or hidden size",
@@ -64,11 +69,12 @@ impl Replica {
             )));
         }
         let parts = table.groups.iter().map(|group| divide(group.len, size)).collect();
-        Ok(Self { group, zero: config.train.zero, parts })
+        Ok(Self { courier: Courier::new(group.clone(), overlap), group, zero: config.train.zero, parts })
     }
 
+    /// Whether there is nothing to exchange, and no engine to try.
     pub fn is_alone(&self) -> bool {
-        self.group.size() == 1
+        self.group.size() == 1 && self.group.on_device().is_none()
     }
 
     pub fn is_first(&self) -> bool {
@@ -76,7 +82,7 @@ impl Replica {
     }
 
     /// Each rank's part of a parameter group.
-    pub fn parts(&self, group: usize) -> &[Range<usize>] {
+    pub fn parts(&self, group: usize) -> &Arc<[Range<usize>]> {
         &self.parts[group]
     }
 
@@ -101,7 +107,7 @@ impl Replica {
 }
 
 /// `len` elements, a multiple of `ALIGN`, in `size` parts whose lengths differ by `ALIGN` at most.
-fn divide(len: usize, size: usize) -> Vec<Range<usize>> {
+fn divide(len: usize, size: usize) -> Arc<[Range<usize>]> {
     let units = len / ALIGN;
     (0..size).map(|rank| rank * units / size * ALIGN..(rank + 1) * units / size * ALIGN).collect()
 }
@@ -138,7 +144,7 @@ mod tests {
         let config = demo(&["train.micro_batch=2", "train.batch=12"]);
         let table = ParameterTable::new(&config.architecture());
         let found = on_ranks(3, |group| {
-            let replica = Replica::new(group, &config, &table).unwrap();
+            let replica = Replica::new(group, &config, &table, true).unwrap();
             let own: Vec<_> = (0..table.groups.len()).map(|group| replica.own(group)).collect();
             (own, replica.sequences(12), replica.kept(0) == replica.own(0))
         });

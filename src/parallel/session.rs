@@ -6,15 +6,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::collective::Collective;
-use super::launch::Launch;
-use super::watchdog::{COURTESY, Watchdog};
+use super::hosted::Hosted;
+use super::launch::{Engine, Launch, Launcher};
+use super::tcp;
+use super::watchdog::{self, COURTESY, Watchdog};
 use crate::error::{Error, Result};
 use crate::report::voice;
 
@@ -27,6 +29,8 @@ struct Session {
 }
 
 static SESSION: OnceLock<Session> = OnceLock::new();
+/// The exit code of a rank that this program has started and that has lost another one: the starter looks for the reason.
+pub const LOST: u8 = 69;
 /// Every rank knows of the error that is about to end it.
 static AGREED: AtomicBool = AtomicBool::new(false);
 
@@ -35,16 +39,45 @@ pub fn host() -> String {
     sysinfo::System::host_name().unwrap_or_else(|| "an unnamed host".into())
 }
 
+/// What ends this rank's part in order: it waits for the others to end theirs.
+static ENDING: OnceLock<Mutex<Option<Ending>>> = OnceLock::new();
+
+type Ending = Box<dyn FnOnce() + Send>;
+
 /// Joins the other ranks.
 ///
 /// # Errors
-/// No engine for this launch in this build; ranks that do not find each other.
-#[cfg(feature = "mpi")]
+/// No engine for this launch in this build; ranks that do not find each other within `timeout`.
 pub fn start(launch: &Launch, timeout: Duration) -> Result<Arc<dyn Collective>> {
-    use super::hosted::{Hosted, Transport};
-    use super::{mpi, watchdog};
+    match launch.engine()? {
+        Engine::Mpi => start_mpi(launch, timeout),
+        Engine::Tcp { address, first_serves } => {
+            let Launch { rank, size, .. } = *launch;
+            let mesh = tcp::join(&address, rank, size, first_serves, timeout);
+            let mesh = mesh.inspect_err(|error| {
+                // The first rank's is said anyway; others may not even have found that one.
+                if rank > 0 {
+                    std::thread::sleep(COURTESY);
+                    voice::error(&format!("rank {rank} on {}: {error}", host()));
+                }
+            })?;
+            let own = launch.launcher == Launcher::Own;
+            mesh.when_lost(move |peer, error| lost(rank, peer, error, own));
+            let watchdog = begin(rank, size, timeout, leave);
+            let group: Arc<dyn Collective> = Arc::new(Hosted::new(mesh, watchdog));
+            let ending = group.clone();
+            // A rank that left earlier would be missed by one that has still something to hear from a third.
+            end_by(Box::new(move || ending.barrier()));
+            Ok(group)
+        }
+    }
+}
 
-    launch.check_engine()?;
+#[cfg(feature = "mpi")]
+fn start_mpi(launch: &Launch, timeout: Duration) -> Result<Arc<dyn Collective>> {
+    use super::hosted::Transport;
+    use super::mpi;
+
     let (universe, world) = mpi::start()?;
     if world.size() != launch.size {
         return Err(Error::input(format!(
@@ -55,23 +88,58 @@ pub fn start(launch: &Launch, timeout: Duration) -> Result<Arc<dyn Collective>> 
             world.size()
         )));
     }
-    let (rank, size, host) = (world.rank(), world.size(), host());
-    let watchdog = Watchdog::start(watchdog::Rank { rank, size, host: host.clone(), timeout, abort: mpi::abort });
+    let watchdog = begin(world.rank(), world.size(), timeout, mpi::abort);
     // Ended by `finish` alone: a rank that fails must not wait for the others.
-    let _ = UNIVERSE.set(std::sync::Mutex::new(Some(universe)));
-    let _ = SESSION.set(Session { rank, host, watchdog: watchdog.clone(), abort: mpi::abort });
+    end_by(Box::new(move || drop(universe)));
     Ok(Arc::new(Hosted::new(world, watchdog)))
 }
 
-/// As above: this build has no engine.
 #[cfg(not(feature = "mpi"))]
-pub fn start(launch: &Launch, _: Duration) -> Result<Arc<dyn Collective>> {
-    launch.check_engine()?;
+fn start_mpi(_: &Launch, _: Duration) -> Result<Arc<dyn Collective>> {
     Err(Error::failed("this program was built without MPI"))
 }
 
-#[cfg(feature = "mpi")]
-static UNIVERSE: OnceLock<std::sync::Mutex<Option<::mpi::environment::Universe>>> = OnceLock::new();
+fn begin(rank: usize, size: usize, timeout: Duration, abort: fn(u8) -> !) -> Watchdog {
+    let host = host();
+    let watchdog = Watchdog::start(watchdog::Rank { rank, size, host: host.clone(), timeout, abort });
+    let _ = SESSION.set(Session { rank, host, watchdog: watchdog.clone(), abort });
+    watchdog
+}
+
+fn end_by(ending: Ending) {
+    let _ = ENDING.set(Mutex::new(Some(ending)));
+}
+
+/// The watchdog of this rank; where it is the only one, a watchdog that never barks.
+pub fn watchdog() -> Watchdog {
+    SESSION.get().map(|session| session.watchdog.clone()).unwrap_or_default()
+}
+
+/// A rank is gone that this one needs. Where this program has started the ranks, the starter says what has happened.
+fn lost(rank: usize, peer: usize, error: &std::io::Error, own: bool) {
+    if own {
+        leave(LOST);
+    }
+    if rank > 0 {
+        std::thread::sleep(COURTESY);
+    }
+    voice::error(&format!(
+        "rank {rank} on {}: the connection to rank {peer} is gone ({error}), so that rank has ended; go on from the last \
+         checkpoint with --resume",
+        host()
+    ));
+}
+
+/// Ends this process at once: nothing that waits for other ranks, or for a device that waits for them, is waited for.
+pub fn leave(code: u8) -> ! {
+    #[cfg(unix)]
+    // SAFETY: ends the process without running anything of it.
+    unsafe {
+        nix::libc::_exit(i32::from(code))
+    }
+    #[cfg(not(unix))]
+    std::process::exit(i32::from(code))
+}
 
 /// The ranks now share this run directory: each tells there how far it is.
 pub fn tell_in(run: &Path) {
@@ -85,14 +153,12 @@ pub const SIGNS: &str = ".ranks";
 
 /// Ends this rank's part; waits for the others to end theirs. Nothing to do where there are none.
 pub fn finish() {
-    #[cfg(feature = "mpi")]
-    if let Some(session) = SESSION.get() {
-        session.watchdog.enter("end of the run");
-        let universe = UNIVERSE.get().and_then(|universe| universe.lock().ok()?.take());
-        drop(universe);
-        session.watchdog.leave();
-        session.watchdog.end();
-    }
+    let Some(session) = SESSION.get() else { return };
+    let ending = ENDING.get().and_then(|ending| ending.lock().ok()?.take());
+    session.watchdog.enter("end of the run");
+    ending.into_iter().for_each(|end| end());
+    session.watchdog.leave();
+    session.watchdog.end();
 }
 
 /// Ends this process, and the other ranks with it, for this reason.

@@ -122,6 +122,13 @@ impl Recorder {
 #[must_use = "a span is over when it is dropped"]
 pub struct Span(Option<usize>);
 
+impl Span {
+    /// Whether this thread records.
+    pub fn is_recorded(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl Drop for Span {
     fn drop(&mut self) {
         // After a panic the device may not answer any more.

@@ -42,7 +42,7 @@ fn step_of(
     let device = Default::default();
     let decoder = Decoder::<Cpu>::new(config.architecture(), config.model.seq_len, &device, config.train.recompute);
     let weights = HostBuffers::init(&decoder.arch, &decoder.table, 0);
-    let replica = Replica::new(group, config, &decoder.table).unwrap();
+    let replica = Replica::new(group, config, &decoder.table, true).unwrap();
     let mut state = TrainState::of_rank(config, &decoder.table, weights, &device, &replica);
     let mut steps = ProfiledSteps::new(1, u64::from(profiled), "cpu");
     let losses = [1, 2].map(|step| {

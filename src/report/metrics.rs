@@ -41,6 +41,9 @@ pub struct StepRecord {
     /// Share of the step's seconds in exchanges with other ranks, waiting for them included; `None` where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub communication: Option<f64>,
+    /// Share of that time for which the training waited; the rest ran while the device worked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<f64>,
 }
 
 /// One validation.
@@ -218,6 +221,7 @@ mod tests {
             mfu: step.is_multiple_of(2).then_some(0.4),
             seconds: step as f64 * 8.1,
             communication: (step == 3).then_some(0.25),
+            exposed: (step == 3).then_some(0.5),
         }
     }
 

@@ -86,6 +86,9 @@ fn summary(record: &StepRecord) -> String {
     }
     if let Some(communication) = record.communication {
         text.push_str(&format!(" exchange {:.0}%", 100.0 * communication));
+        if let Some(exposed) = record.exposed {
+            text.push_str(&format!(" (waited {:.0}%)", 100.0 * communication * exposed));
+        }
     }
     text
 }

@@ -12,7 +12,7 @@ use super::state::TrainState;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::weights::download_one;
-use crate::model::{Buffers, Decoder, MicroBatchDropout};
+use crate::model::{Buffers, Decoder, GradientSink, MicroBatchDropout};
 use crate::parallel::signs::Signs;
 use crate::parallel::{Replica, reduce, session};
 use crate::profile::{self, ops};
@@ -143,7 +143,7 @@ pub fn replica_step<B: DecoderBackend>(
 
     // The gradient of the mean over all the step's tokens: each micro-batch adds its share of the sum.
     let seed = (loss_scale / (batch * seq) as f64) as f32;
-    let loss = accumulate(decoder, state, config, batches, replica, seed)?;
+    let (loss, grads) = accumulate(decoder, state, config, batches, replica, seed)?;
 
     let ceilings = watch.ceilings.map(|ceilings| DeviceCeilings::new(ceilings, batch * seq, loss_scale));
     let factor = |loss: &Tensor<B, 1>, squares: &Tensor<B, 1>| {
@@ -154,6 +154,7 @@ pub fn replica_step<B: DecoderBackend>(
     let adamw = adamw_step(config, lr, state.updates);
     let mut signs = watch.signs;
     let scalars = if replica.is_alone() {
+        drop(grads);
         // The update decides on the device whether it happens, and by how much: it is queued before anything is waited for.
         let squares = sum_of_squares(&state.grads);
         let factor = factor(&loss, &squares);
@@ -168,7 +169,6 @@ pub fn replica_step<B: DecoderBackend>(
         let scalars = download_one(&Tensor::cat(vec![loss, squares], 0));
         [scalars[0], scalars[1]]
     } else {
-        let grads = reduce::gradients(decoder, &mut state.grads, replica);
         let scalars;
         (scalars, signs) = reduce::scalars(loss, sum_of_squares(&grads), signs, replica);
         let [loss, squares] = scalars.map(|scalar| Tensor::from_data([scalar], (&decoder.device, DType::F32)));
@@ -176,9 +176,14 @@ pub fn replica_step<B: DecoderBackend>(
         if scalars.iter().all(|scalar| scalar.is_finite()) && !ceilings.is_some_and(|own| own.exceeded(scalars)) {
             match replica.zero {
                 0 => update(decoder, state, &grads, &factor, adamw),
-                _ => reduce::update_own_parts(decoder, state, &grads, &factor, adamw, replica),
+                _ => reduce::update_own_parts(decoder, state, &grads, &factor, adamw, replica)?,
             }
         }
+        // They may be those that are cleared.
+        drop(grads);
+        let span = ops::over_buffers("clear gradients", &state.grads, 1);
+        state.grads.iter_mut().for_each(B::clear);
+        drop(span);
         scalars
     };
     let loss = f64::from(scalars[0]) / (batch * seq) as f64;
@@ -201,8 +206,8 @@ pub fn replica_step<B: DecoderBackend>(
     Ok(StepReport { loss, lr, grad_norm, loss_scale, overflow, held_back, signs })
 }
 
-/// Forward and backward over this rank's micro-batches. Returns the loss, summed over their tokens; the gradients are in
-/// `state.grads`.
+/// Forward and backward over this rank's micro-batches. Returns the loss, summed over their tokens, and the gradients that
+/// this rank updates from: where it is alone they are in `state.grads`, else those of all ranks.
 fn accumulate<B: DecoderBackend>(
     decoder: &Decoder<B>,
     state: &mut TrainState<B>,
@@ -210,30 +215,42 @@ fn accumulate<B: DecoderBackend>(
     batches: &impl Batches,
     replica: &Replica,
     seed: f32,
-) -> Result<Tensor<B, 1>> {
+) -> Result<(Tensor<B, 1>, Buffers<B>)> {
     let step = state.step + 1;
     let (batch, micro_batch, seq) = (config.train.batch, config.train.micro_batch, config.model.seq_len);
     let mut loss = Tensor::zeros([1], (&decoder.device, DType::F32));
     let (mut inputs, mut targets) = (vec![0; micro_batch * seq], vec![0; micro_batch * seq]);
-    for first_sequence in replica.sequences(batch).step_by(micro_batch) {
+    let mut micro_batch_into = |first_sequence: usize, grads: &mut dyn GradientSink<B>| -> Result<()> {
         let _span = profile::group(|| format!("micro-batch at sequence {first_sequence}"));
         let fill = profile::host("fill the batch");
         batches.fill((step - 1) * batch as u64 + first_sequence as u64, &mut inputs, &mut targets)?;
         drop(fill);
         let dropout = micro_batch_dropout(config, step, first_sequence);
         let micro = (&inputs[..], &targets[..]);
-        let weights = &state.weights;
-        let added = match replica.zero {
-            2 => {
-                let mut grads = reduce::Scattered::new(decoder, replica, &mut state.grads);
-                decoder.forward_backward(weights, &mut grads, micro, micro_batch, dropout, seed)
-            }
-            _ => decoder.forward_backward(weights, &mut state.grads, micro, micro_batch, dropout, seed),
-        };
+        let added = decoder.forward_backward(&state.weights, grads, micro, micro_batch, dropout, seed);
         let _sum = ops::scalar("sum the loss");
-        loss = loss + added;
+        loss = loss.clone() + added;
+        Ok(())
+    };
+    let mut sequences: Vec<_> = replica.sequences(batch).step_by(micro_batch).collect();
+    // What all micro-batches add to leaves with the last one's backward pass; at stage 2 each one's leaves by itself.
+    let leaving = match (replica.is_alone(), replica.zero) {
+        (true, _) => Vec::new(),
+        (false, 2) => std::mem::take(&mut sequences),
+        (false, _) => sequences.pop().into_iter().collect(),
+    };
+    for first_sequence in sequences {
+        micro_batch_into(first_sequence, &mut state.grads)?;
     }
-    Ok(loss)
+    if leaving.is_empty() {
+        return Ok((loss, Vec::new()));
+    }
+    let mut sink = reduce::Leaving::new(decoder, replica, &mut state.grads);
+    for first_sequence in leaving {
+        micro_batch_into(first_sequence, &mut sink)?;
+    }
+    let grads = sink.arrived()?;
+    Ok((loss, grads))
 }
 
 #[expect(clippy::expect_used, reason = "a decoder has at least three groups of parameters")]

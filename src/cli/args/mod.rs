@@ -29,7 +29,7 @@ pub use generate::{GenerateArgs, LogitsArgs};
 pub use humaneval::{ExercisesArgs, HumanevalArgs};
 pub use prepare::PrepareArgs;
 pub use report::{CompletionsArgs, ManArgs, ReportArgs, RunsArgs};
-pub use train::TrainArgs;
+pub use train::{Collectives, TrainArgs};
 use value::positive;
 pub use verify::VerifyArgs;
 

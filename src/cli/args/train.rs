@@ -51,10 +51,27 @@ pub struct TrainArgs {
     /// With several devices, seconds after which one that does not arrive ends the run
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
     pub timeout: f64,
+    /// With several devices, what moves numbers between them: NCCL, or the hosts' memory [auto: nccl on CUDA, else host]
+    #[arg(long, value_enum, value_name = "auto|nccl|host", default_value = "auto")]
+    pub collectives: Collectives,
+    /// With several devices, wait for each exchange where it begins: to see what their overlap with the backward pass gains
+    #[arg(long)]
+    pub no_overlap: bool,
     /// With several devices, folder for a log of each
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
     /// Print the result as one JSON object at the end
     #[arg(long)]
     pub json: bool,
+}
+
+/// What moves numbers between devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Collectives {
+    /// NCCL on CUDA, where there are several devices.
+    #[default]
+    Auto,
+    /// NCCL, also on a single device.
+    Nccl,
+    Host,
 }

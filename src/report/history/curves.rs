@@ -145,6 +145,7 @@ pub(super) mod tests {
             mfu: None,
             seconds: 2.0 * step as f64,
             communication: None,
+            exposed: None,
         })
     }
 

@@ -74,6 +74,7 @@ fn scalars(record: &StepRecord) -> Vec<(&'static str, f32)> {
     ];
     scalars.extend(record.mfu.map(|mfu| ("speed/mfu", mfu as f32)));
     scalars.extend(record.communication.map(|share| ("speed/communication", share as f32)));
+    scalars.extend(record.exposed.map(|share| ("speed/exposed_communication", share as f32)));
     scalars
 }
 

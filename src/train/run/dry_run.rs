@@ -62,12 +62,13 @@ pub fn dry_run<B: DecoderBackend>(
     device: &B::Device,
     facts: &DeviceFacts,
 ) -> Result<DryRun> {
-    let RunRequest { config, out, init_from, resume, group, .. } = request;
+    let RunRequest { config, out, init_from, resume, group, overlap, .. } = request;
     DataCheck::start(data)?.settle()?;
     Selection::open(&config, data)?;
     let found = if goes_on(&out, resume) { find_latest(&out)? } else { None };
     let init_from = init_from.filter(|_| found.is_none());
-    let (decoder, replica, given) = prepare::<B>(&config, init_from.as_deref(), data, device, facts, &group)?;
+    let (decoder, replica, given) =
+        prepare::<B>(&config, init_from.as_deref(), data, device, facts, (&group, overlap))?;
     let mut batches = TrainingBatches::new(&data.train, &config)?;
     let mut state = match &found {
         Some(found) => {

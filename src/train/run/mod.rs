@@ -84,6 +84,8 @@ pub struct RunRequest {
     pub profile: Option<u64>,
     /// The ranks that train together; `Alone` for one device.
     pub group: Arc<dyn Collective>,
+    /// Exchanges between ranks are made while the device works.
+    pub overlap: bool,
 }
 
 /// Trains until the last step, a signal, or the end of its time.
@@ -161,6 +163,8 @@ struct Run<'a, B: DecoderBackend> {
     profiled: Option<ProfiledSteps>,
     /// Of this process's steps.
     step_bytes: Traffic,
+    /// The time in exchanges for which those have waited.
+    exposed: Duration,
     steps_made: u64,
     val_loss: Option<f64>,
     skipped: u64,
@@ -188,16 +192,17 @@ impl<B: DecoderBackend> Run<'_, B> {
             }
             self.profile_next(progress)?;
             let started = Instant::now();
-            let before = self.replica.group.traffic();
+            let before = (self.replica.group.traffic(), self.replica.courier.exposed());
             let report = self.step(shown)?;
             told = report.signs;
-            let spent = self.replica.group.traffic() - before;
+            let spent = self.replica.group.traffic() - before.0;
+            let exposed = self.replica.courier.exposed() - before.1;
             match self.judge(&report, progress)? {
                 Spiked::GoneBack => continue,
                 Spiked::No | Spiked::Stayed => {}
             }
             let metrics = host("metrics");
-            let record = self.record(&report, started.elapsed().as_secs_f64(), spent);
+            let record = self.record(&report, started.elapsed().as_secs_f64(), (spent, exposed));
             progress.step(&record);
             self.tell_overflow(&report, progress);
             drop(metrics);
@@ -242,8 +247,10 @@ impl<B: DecoderBackend> Run<'_, B> {
     }
 
     /// Counts a step, and writes it to the metrics.
-    fn record(&mut self, report: &StepReport, seconds: f64, spent: Traffic) -> StepRecord {
+    fn record(&mut self, report: &StepReport, seconds: f64, (spent, exposed): (Traffic, Duration)) -> StepRecord {
         self.step_bytes = self.step_bytes + spent;
+        self.exposed += exposed;
+        let together = !self.replica.is_alone();
         self.steps_made += 1;
         let tokens = self.config.tokens_per_step();
         self.loop_state.tokens += tokens;
@@ -263,7 +270,8 @@ impl<B: DecoderBackend> Run<'_, B> {
             tokens_per_s,
             mfu: self.peak_flops.map(|peak| flops / peak),
             seconds: self.loop_state.seconds,
-            communication: (!self.replica.is_alone()).then(|| spent.time.as_secs_f64() / seconds),
+            communication: together.then(|| spent.time.as_secs_f64() / seconds),
+            exposed: together.then(|| share(exposed, spent.time)),
         };
         self.log.iter_mut().for_each(|log| log.step(record));
         record
@@ -303,9 +311,15 @@ impl<B: DecoderBackend> Run<'_, B> {
                 steps: self.steps_made,
                 parameters: self.decoder.table.groups.iter().map(|group| group.len as u64).sum(),
                 step_bytes: self.step_bytes,
+                exposed: share(self.exposed, self.step_bytes.time),
             }),
         }
     }
+}
+
+/// The part of a time in exchanges that was waited for: 1 where nothing was hidden.
+fn share(exposed: Duration, all: Duration) -> f64 {
+    (exposed.as_secs_f64() / all.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0)
 }
 
 /// What an interrupted or finished run's directory says it is.

@@ -38,12 +38,12 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         device: &B::Device,
         facts: &DeviceFacts,
     ) -> Result<Self> {
-        let RunRequest { config, out, init_from, resume, max_hours, profile, group } = request;
+        let RunRequest { config, out, init_from, resume, max_hours, profile, group, overlap } = request;
         let allowance = Allowance::new(max_hours);
         // A run that goes on has its own weights.
         let (init_from, left_aside) = if goes_on(&out, resume) { (None, init_from) } else { (init_from, None) };
         let ready = DataCheck::start(data).and_then(|check| {
-            let ready = prepare::<B>(&config, init_from.as_deref(), data, device, facts, &group)?;
+            let ready = prepare::<B>(&config, init_from.as_deref(), data, device, facts, (&group, overlap))?;
             Ok((check, ready, TrainingBatches::new(&data.train, &config)?, Selection::open(&config, data)?))
         });
         let (data_check, (decoder, replica, given), mut batches, selection) = every(&*group, ready)?;
@@ -118,6 +118,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             handled: Handled::default(),
             selection,
             step_bytes: Traffic::default(),
+            exposed: Duration::ZERO,
             steps_made: 0,
             val_loss: None,
             skipped: 0,

@@ -31,7 +31,7 @@ pub(super) fn prepare<B: DecoderBackend>(
     data: &TrainingData,
     device: &B::Device,
     facts: &DeviceFacts,
-    group: &Arc<dyn Collective>,
+    (group, overlap): (&Arc<dyn Collective>, bool),
 ) -> Result<Prepared<B>> {
     let precision = config.train.precision;
     if !B::supports_dtype(device, dtype(precision)) {
@@ -48,7 +48,7 @@ pub(super) fn prepare<B: DecoderBackend>(
     let decoder = Decoder::<B>::new(config.architecture(), seq, device, config.train.recompute);
     facts.check_bindings(&decoder.table)?;
     facts.check_memory(config, group.size())?;
-    let replica = Replica::new(group.clone(), config, &decoder.table)?;
+    let replica = Replica::new(group.clone(), config, &decoder.table, overlap)?;
     // Read before anything is written: it may be no model, or another one.
     let given = init_from.map(|path| given_weights(&decoder, path)).transpose()?;
     Ok((decoder, replica, given))

@@ -40,4 +40,6 @@ pub struct Communication {
     pub parameters: u64,
     /// Bytes that left this rank, by operation, in the steps alone; validation and checkpoints are not in it.
     pub step_bytes: Traffic,
+    /// The share of the time in the steps' exchanges for which the training waited; the rest ran beside its work.
+    pub exposed: f64,
 }

@@ -27,7 +27,7 @@ impl Rank {
         let config = config();
         let arch = config.architecture();
         let table = ParameterTable::new(&arch);
-        let replica = Replica::new(group, &config, &table).unwrap();
+        let replica = Replica::new(group, &config, &table, true).unwrap();
         let description = Description::new(&config, &arch, &table, None);
         let retention = Retention { last: 2, every: 0, hours: 0.0 };
         let saver = Saver::new(run, description, Share::new(&replica, &table), retention, 0);

@@ -5,12 +5,14 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `CUDA_EMULATOR_CAPABILITY` | compute capability, 80 or 90 (default 80) |
+//! | `CUDA_EMULATOR_DEVICES` | how many there are, all the same (default 1) |
 //! | `CUDA_EMULATOR_EXECUTE` | 1: memory is real and kernels run; else memory is a counter and launches do nothing |
 //! | `CUDA_EMULATOR_DIR` | folder for every module's PTX (`NNNN.ptx`) and `launches`: "NNNN grid block shared" a line |
 //! | `CUDA_EMULATOR_SEED` | the order in which a block's warps take turns (default 0) |
 //!
 //! A violation is printed and ends the process: there is no state in which to go on.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -27,6 +29,7 @@ const SUCCESS: Status = 0;
 const INVALID_VALUE: Status = 1;
 const OUT_OF_MEMORY: Status = 2;
 const INVALID_DEVICE: Status = 101;
+const INVALID_CONTEXT: Status = 201;
 const NOT_FOUND: Status = 500;
 
 struct Module {
@@ -43,6 +46,7 @@ struct Function {
 
 struct Driver {
     execute: bool,
+    devices: c_int,
     capability: i32,
     seed: u64,
     folder: Option<PathBuf>,
@@ -54,6 +58,11 @@ struct Driver {
 
 static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 static LAUNCHES: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// The current context; 0 for none.
+    static CONTEXT: Cell<usize> = const { Cell::new(0) };
+}
 
 struct Guard(MutexGuard<'static, Option<Driver>>);
 
@@ -76,6 +85,7 @@ fn driver() -> Guard {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
         Driver {
             execute: number("CUDA_EMULATOR_EXECUTE") == Some(1),
+            devices: number("CUDA_EMULATOR_DEVICES").unwrap_or(1) as c_int,
             capability: number("CUDA_EMULATOR_CAPABILITY").unwrap_or(80) as i32,
             seed: number("CUDA_EMULATOR_SEED").unwrap_or(0),
             folder: std::env::var_os("CUDA_EMULATOR_DIR").map(PathBuf::from),
@@ -141,7 +151,6 @@ macro_rules! nothing {
 nothing! {
     cuInit(c_uint);
     cuDevicePrimaryCtxRelease_v2(c_int);
-    cuCtxSetCurrent(*mut c_void);
     cuCtxSynchronize();
     cuStreamSynchronize(*mut c_void);
     cuStreamDestroy_v2(*mut c_void);
@@ -199,11 +208,11 @@ api! {
         put(version, 13040)
     }
     fn cuDeviceGetCount(count: *mut c_int) {
-        put(count, 1)
+        put(count, driver().devices)
     }
     fn cuDeviceGet(device: *mut c_int, ordinal: c_int) {
         put(device, ordinal);
-        if ordinal == 0 { SUCCESS } else { INVALID_DEVICE }
+        if (0..driver().devices).contains(&ordinal) { SUCCESS } else { INVALID_DEVICE }
     }
     fn cuDeviceGetName(name: *mut c_char, length: c_int, _device: c_int) {
         let text = format!("Emulated sm_{}", driver().capability);
@@ -217,11 +226,29 @@ api! {
     fn cuDeviceGetAttribute(value: *mut c_int, kind: c_int, _device: c_int) {
         put(value, attribute(&driver(), kind))
     }
-    fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, _device: c_int) {
-        put(context, std::ptr::without_provenance_mut(1))
+    // A context is its device's number, from 1.
+    fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) {
+        put(context, std::ptr::without_provenance_mut(device as usize + 1))
+    }
+    fn cuCtxSetCurrent(context: *mut c_void) {
+        CONTEXT.set(context.addr());
+        SUCCESS
     }
     fn cuCtxGetCurrent(context: *mut *mut c_void) {
-        put(context, std::ptr::without_provenance_mut(1))
+        put(context, std::ptr::without_provenance_mut(CONTEXT.get()))
+    }
+    fn cuCtxGetDevice(device: *mut c_int) {
+        match CONTEXT.get() {
+            0 => INVALID_CONTEXT,
+            context => put(device, context as c_int - 1),
+        }
+    }
+    fn cuMemGetAddressRange_v2(base: *mut u64, bytes: *mut usize, pointer: u64) {
+        let Some((start, size)) = driver().memory.allocation(pointer) else { return NOT_FOUND };
+        // Either may be null.
+        put(base, start);
+        put(bytes, size);
+        SUCCESS
     }
     fn cuStreamCreate(stream: *mut *mut c_void, _flags: c_uint) {
         put(stream, std::ptr::without_provenance_mut(1))

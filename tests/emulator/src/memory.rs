@@ -40,10 +40,16 @@ impl Memory {
         true
     }
 
+    /// Start and size of the allocation that `address` lies in.
+    pub fn allocation(&self, address: u64) -> Option<(u64, usize)> {
+        let (start, size) = self.live.range(..=address).next_back()?;
+        (address - start < *size as u64).then_some((*start, *size))
+    }
+
     /// Whether `bytes` at `address` lie within one allocation.
     pub fn holds(&self, address: u64, bytes: usize) -> bool {
-        let below = self.live.range(..=address).next_back();
-        bytes == 0 || below.is_some_and(|(start, size)| address - start + bytes as u64 <= *size as u64)
+        let within = |(start, size): (u64, usize)| address - start + bytes as u64 <= size as u64;
+        bytes == 0 || self.allocation(address).is_some_and(within)
     }
 
     /// Start and end of every allocation, in order.

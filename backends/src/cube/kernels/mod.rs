@@ -19,6 +19,7 @@ use burn_tensor::{DType, Int, Tensor};
 use crate::cache::{KeyValues, Places};
 use crate::dropout::Dropout;
 use crate::ops::*;
+use crate::transfer::{DeviceSpan, Fence};
 
 impl<R, F, I, BT> DecoderBackend for CubeBackend<R, F, I, BT>
 where
@@ -31,6 +32,16 @@ where
     fn memory(device: &Self::Device) -> Option<DeviceMemory> {
         let usage = R::client(device).memory_usage().ok()?;
         Some(DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved })
+    }
+
+    fn fence(device: &Self::Device) -> Fence {
+        // The future of an event that is recorded before this call returns.
+        let done = R::client(device).sync();
+        Fence::ask(async move { done.await.map_err(|error| error.to_string()) })
+    }
+
+    fn span(flat: &Tensor<Self, 1>) -> Option<DeviceSpan> {
+        tensor::span(flat)
     }
 
     fn rounds_products(device: &Self::Device) -> bool {

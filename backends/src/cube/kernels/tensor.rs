@@ -10,6 +10,7 @@ use cubecl::prelude::TensorBinding;
 use trainer_shaders::device::Buffer;
 
 use crate::ops::{MatrixSlot, VectorSlot};
+use crate::transfer::DeviceSpan;
 
 /// A backend whose tensors are CubeCL buffers of the runtime `R`.
 pub trait CubeTensors<R: CubeRuntime>:
@@ -111,4 +112,19 @@ fn view<R: CubeRuntime, B: CubeTensors<R>>(flat: &Tensor<B, 1>, offset: usize, s
     let align = flat.client.properties().memory.alignment as usize;
     let aligned = flat.is_contiguous() && (offset * flat.elem_size()).is_multiple_of(align);
     aligned.then(|| part(&flat, offset, shape))
+}
+
+/// `DecoderBackend::span`: CUDA's addresses are what NCCL takes.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub fn span<R: CubeRuntime, B: CubeTensors<R>>(flat: &Tensor<B, 1>) -> Option<DeviceSpan> {
+    let tensor: Box<dyn std::any::Any> = Box::new(flat.clone().into_primitive().tensor());
+    let tensor = tensor.downcast::<CubeTensor<cubecl::cuda::CudaRuntime>>().ok().filter(|flat| flat.is_contiguous())?;
+    let bytes = tensor.shape().num_elements() * tensor.elem_size();
+    let resource = tensor.client.get_resource(tensor.handle.clone()).ok()?;
+    Some(DeviceSpan::new(resource.resource().ptr, bytes, resource))
+}
+
+#[cfg(not(all(feature = "cuda", not(target_os = "macos"))))]
+pub fn span<R: CubeRuntime, B: CubeTensors<R>>(_: &Tensor<B, 1>) -> Option<DeviceSpan> {
+    None
 }
