@@ -1,0 +1,383 @@
+// A matrix product for Hopper (sm_90a): out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what out holds.
+//
+// One block a multiprocessor walks over the tiles of the output. Its first warpgroup fetches: TMA copies a 64-deep slice of
+// both operands into a ring of STAGES stages, each guarded by two mbarriers (full, empty). The other two multiply:
+// wgmma.mma_async reads both operands from shared memory, swizzled by 128 bytes, and sums in fp32 registers.
+//
+// The launcher (shaders/src/hopper_gemm/) puts these before the text:
+//   TILE_M 128 or 256, TILE_N 64, 128 or 256, STAGES, GROUP_M (rows of tiles that are worked on together)
+//   A_MN, B_MN   0: k runs along the operand's rows in memory; 1: m (or n) does
+//   IN           "f16" or "bf16"
+//   OUT, BIAS    NONE (bias only), F16, BF16 or F32
+//   ACCUMULATE   1: add to out
+//   WIDE         1: rows of out and its start are aligned for vectors (8 elements of 16 bits, 2 of 32)
+//
+// Sources: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions" (descriptors, layouts, fragments), "mbarrier",
+// "cp.async.bulk.tensor". No headers: NVRTC has none of its own.
+
+#define NONE 0
+#define F16 1
+#define BF16 2
+#define F32 3
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+struct alignas(64) CUtensorMap {
+    u64 opaque[16];
+};
+
+struct Info {
+    u64 m, n, k;
+    // Index of out's first element.
+    u64 start;
+};
+
+template <int kind> struct Element;
+template <> struct Element<NONE> { typedef float type; };
+template <> struct Element<F16> { typedef u16 type; };
+template <> struct Element<BF16> { typedef u16 type; };
+template <> struct Element<F32> { typedef float type; };
+typedef Element<BIAS>::type Bias;
+typedef Element<OUT>::type Out;
+
+// A row of a swizzled tile is 128 bytes: 64 elements. Tiles whose rows are m (or n) are cut into chunks of that width.
+#define WIDTH 64
+#define ROW_BYTES 128
+#define CHUNK_BYTES (WIDTH * ROW_BYTES)
+// The swizzle's pattern repeats after 8 rows.
+#define ATOM_BYTES (8 * ROW_BYTES)
+// k of one wgmma.
+#define STEP 16
+// 64-row parts of a tile: of all, and of one warpgroup.
+#define PARTS (TILE_M / 64)
+#define OWN (PARTS / 2)
+#define A_BYTES (TILE_M * ROW_BYTES)
+#define B_BYTES (TILE_N * ROW_BYTES)
+#define STAGE_BYTES (A_BYTES + B_BYTES)
+#define WARPGROUP 128
+#define MULTIPLYING_WARPS 8
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+
+// Registers of one wgmma's sums, by number: inline assembly has no loops.
+#define SUM8(o) \
+    "+f"(sum[o]), "+f"(sum[o + 1]), "+f"(sum[o + 2]), "+f"(sum[o + 3]), "+f"(sum[o + 4]), "+f"(sum[o + 5]), \
+        "+f"(sum[o + 6]), "+f"(sum[o + 7])
+#define SUM32(o) SUM8(o), SUM8(o + 8), SUM8(o + 16), SUM8(o + 24)
+#if TILE_N == 64
+#define SHAPE "m64n64k16"
+#define SUMS \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define A_DESCRIPTOR "%32"
+#define B_DESCRIPTOR "%33"
+#define ADDS "%34"
+#define OPERANDS SUM32(0)
+#elif TILE_N == 128
+#define SHAPE "m64n128k16"
+#define SUMS \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define A_DESCRIPTOR "%64"
+#define B_DESCRIPTOR "%65"
+#define ADDS "%66"
+#define OPERANDS SUM32(0), SUM32(32)
+#elif TILE_N == 256
+#define SHAPE "m64n256k16"
+#define SUMS \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
+    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define A_DESCRIPTOR "%128"
+#define B_DESCRIPTOR "%129"
+#define ADDS "%130"
+#define OPERANDS SUM32(0), SUM32(32), SUM32(64), SUM32(96)
+#endif
+
+// sum = a b^T, plus what sum held where `adds`; 64 x TILE_N x 16.
+__device__ __forceinline__ void multiply(float (&sum)[TILE_N / 2], u64 a, u64 b, u32 adds) {
+    asm volatile(
+        "{\n.reg .pred adds;\nsetp.ne.u32 adds, " ADDS ", 0;\n"
+        "wgmma.mma_async.sync.aligned." SHAPE ".f32." IN "." IN " {" SUMS "}, "
+        A_DESCRIPTOR ", " B_DESCRIPTOR ", adds, 1, 1, " TEXT(A_MN) ", " TEXT(B_MN) ";\n}\n"
+        : OPERANDS
+        : "l"(a), "l"(b), "r"(adds));
+}
+
+__device__ __forceinline__ u32 shared_address(const void* pointer) {
+    return (u32)__cvta_generic_to_shared(pointer);
+}
+
+// Descriptor of a tile with the 128-byte swizzle (PTX ISA, "Matrix Descriptor Format"). The stride byte offset leads from
+// 8 rows to the next 8; the leading one, where m (or n) runs along the rows, from a chunk of 64 to the next.
+__device__ __forceinline__ u64 descriptor(u32 address) {
+    const u64 stride = ATOM_BYTES >> 4, leading = CHUNK_BYTES >> 4, swizzle = 1;
+    return (u64)((address & 0x3ffff) >> 4) | leading << 16 | stride << 32 | swizzle << 62;
+}
+
+// What 16 further k add to a descriptor: 32 bytes within the rows, or 16 rows.
+template <int mn> __device__ __forceinline__ u64 step_of(int step) {
+    return (u64)step * ((mn ? STEP * ROW_BYTES : STEP * 2) >> 4);
+}
+
+__device__ __forceinline__ void barrier_init(u32 barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(u32 barrier) {
+    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+
+// Until the phase of that parity is complete.
+__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
+    u32 done;
+    do {
+        asm volatile(
+            "{\n.reg .pred done;\nmbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [%1], %2;\n"
+            "selp.u32 %0, 1, 0, done;\n}\n"
+            : "=r"(done)
+            : "r"(barrier), "r"(parity)
+            : "memory");
+    } while (!done);
+}
+
+// Fetches the box at (x, y), x along the rows in memory; what lies outside the matrix is zero.
+__device__ __forceinline__ void fetch(u32 to, const CUtensorMap* map, u32 barrier, u32 x, u32 y) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+        ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier)
+        : "memory");
+}
+
+// A slice of `rows` of an operand's m (or n) from `first` on, and 64 of its k.
+template <int mn, int rows>
+__device__ __forceinline__ void fetch_slice(u32 to, const CUtensorMap* map, u32 barrier, u32 first, u32 k) {
+    if constexpr (mn) {
+#pragma unroll
+        for (int chunk = 0; chunk < rows / WIDTH; ++chunk)
+            fetch(to + chunk * CHUNK_BYTES, map, barrier, first + chunk * WIDTH, k);
+    } else {
+        fetch(to, map, barrier, k, first);
+    }
+}
+
+// Where a tile lies. Tiles are numbered so that those in work at a time share rows and columns in the L2 cache.
+struct Place {
+    u32 m, n;
+};
+
+__device__ __forceinline__ Place place(u32 tile, u32 tiles_m, u32 tiles_n) {
+    const u32 group = tile / (GROUP_M * tiles_n), within = tile % (GROUP_M * tiles_n);
+    const u32 first = group * GROUP_M;
+    const u32 rows = min((u32)GROUP_M, tiles_m - first);
+    return {(first + within % rows) * TILE_M, within / rows * TILE_N};
+}
+
+__device__ __forceinline__ float widened(float value, int) {
+    return value;
+}
+
+__device__ __forceinline__ float widened(u16 value, int kind) {
+    float result;
+    if (kind == F16)
+        asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value));
+    else
+        result = __uint_as_float((u32)value << 16);
+    return result;
+}
+
+__device__ __forceinline__ float bias_at(const Bias* bias, u32 column, u32 columns) {
+    return BIAS != NONE && column < columns ? widened(bias[column], BIAS) : 0.0f;
+}
+
+__device__ __forceinline__ u32 packed(float low, float high) {
+    u32 result;
+    if (OUT == BF16)
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+    else
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+    return result;
+}
+
+// Lane q of four has pair q of four vectors of eight; afterwards it has all of vector q.
+__device__ __forceinline__ void exchange(u32 (&pair)[4], u32 lane) {
+    const bool odd = lane & 1, high = lane & 2;
+#pragma unroll
+    for (int at = 0; at < 4; at += 2) {
+        const u32 other = __shfl_xor_sync(0xffffffff, odd ? pair[at] : pair[at + 1], 1);
+        pair[at] = odd ? other : pair[at];
+        pair[at + 1] = odd ? pair[at + 1] : other;
+    }
+#pragma unroll
+    for (int at = 0; at < 2; ++at) {
+        const u32 other = __shfl_xor_sync(0xffffffff, high ? pair[at] : pair[at + 2], 2);
+        pair[at] = high ? other : pair[at];
+        pair[at + 2] = high ? pair[at + 2] : other;
+    }
+}
+
+__device__ __forceinline__ void put(Out* to, float value) {
+    if constexpr (OUT == F32)
+        *to = ACCUMULATE ? *to + value : value;
+    else
+        *to = (u16)packed(ACCUMULATE ? value + widened(*to, OUT) : value, 0.0f);
+}
+
+// Writes a warp's 16 rows from `row` on of one warpgroup's part. Lane l has of rows l / 4 and l / 4 + 8 the columns
+// 2 (l % 4) and the next of every eight (PTX ISA, "Matrix fragments for wgmma.mma_async.m64nNk16", figure of D).
+__device__ __forceinline__ void store(const float (&sum)[TILE_N / 2], Out* out, const Bias* bias, const Info& info,
+                                      u32 row, u32 column) {
+    const u32 lane = threadIdx.x % 32, quad = lane % 4, m = (u32)info.m, n = (u32)info.n;
+    row += lane / 4;
+    if constexpr (WIDE && OUT != F32 && !ACCUMULATE) {
+#pragma unroll
+        for (int at = 0; at < TILE_N / 32; ++at) {
+            u32 pairs[2][4];
+#pragma unroll
+            for (int vector = 0; vector < 4; ++vector) {
+                const float* own = &sum[16 * at + 4 * vector];
+                const u32 place = column + 32 * at + 8 * vector + 2 * quad;
+                const float low = bias_at(bias, place, n), high = bias_at(bias, place + 1, n);
+                pairs[0][vector] = packed(own[0] + low, own[1] + high);
+                pairs[1][vector] = packed(own[2] + low, own[3] + high);
+            }
+            const u32 place = column + 32 * at + 8 * quad;
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                exchange(pairs[half], lane);
+                const u32(&vector)[4] = pairs[half];
+                if (row + 8 * half < m && place < n)
+                    *(uint4*)&out[(u64)(row + 8 * half) * n + place] =
+                        make_uint4(vector[0], vector[1], vector[2], vector[3]);
+            }
+        }
+    } else {
+#pragma unroll
+        for (int at = 0; at < TILE_N / 8; ++at) {
+            const u32 place = column + 8 * at + 2 * quad;
+            const float low = bias_at(bias, place, n), high = bias_at(bias, place + 1, n);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                if (row + 8 * half >= m)
+                    continue;
+                Out* to = &out[(u64)(row + 8 * half) * n + place];
+                float2 value = make_float2(sum[4 * at + 2 * half] + low, sum[4 * at + 2 * half + 1] + high);
+                if constexpr (WIDE && OUT == F32) {
+                    if (place < n) {
+                        if (ACCUMULATE) {
+                            const float2 before = *(float2*)to;
+                            value.x += before.x;
+                            value.y += before.y;
+                        }
+                        *(float2*)to = value;
+                    }
+                } else {
+                    if (place < n)
+                        put(to, value.x);
+                    if (place + 1 < n)
+                        put(to + 1, value.y);
+                }
+            }
+        }
+    }
+}
+
+// The tensor maps' and the operands' own pointers are CubeCL's; the copies go through the maps.
+extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)
+    hopper_gemm(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, const void*,
+                const void*, const void*, const void*, const Bias* bias, Out* out, const __grid_constant__ Info info) {
+    extern __shared__ __align__(1024) unsigned char pool[];
+    // The swizzle counts rows from addresses that are multiples of its pattern.
+    const u32 stages = (shared_address(pool) + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
+    const u32 full = stages + STAGES * STAGE_BYTES, empty = full + STAGES * 8;
+    if (threadIdx.x == 0) {
+        for (u32 stage = 0; stage < STAGES; ++stage) {
+            barrier_init(full + 8 * stage, 1);
+            barrier_init(empty + 8 * stage, MULTIPLYING_WARPS);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncthreads();
+
+    const u32 tiles_m = ((u32)info.m + TILE_M - 1) / TILE_M, tiles_n = ((u32)info.n + TILE_N - 1) / TILE_N;
+    const u32 tiles = tiles_m * tiles_n, slices = ((u32)info.k + WIDTH - 1) / WIDTH;
+    // Slices of all tiles in one sequence: stage and parity go on from tile to tile.
+    u32 stage = 0, parity = 0;
+    if (threadIdx.x < WARPGROUP) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if (threadIdx.x == 0) {
+            asm volatile("prefetch.tensormap [%0];" ::"l"(&map_a) : "memory");
+            asm volatile("prefetch.tensormap [%0];" ::"l"(&map_b) : "memory");
+            for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+                const Place at = place(tile, tiles_m, tiles_n);
+                for (u32 slice = 0; slice < slices; ++slice) {
+                    const u32 to = stages + stage * STAGE_BYTES, barrier = full + 8 * stage;
+                    // The phase before the first counts as complete.
+                    barrier_wait(empty + 8 * stage, parity ^ 1);
+                    barrier_expect(barrier, STAGE_BYTES);
+                    fetch_slice<A_MN, TILE_M>(to, &map_a, barrier, at.m, slice * WIDTH);
+                    fetch_slice<B_MN, TILE_N>(to + A_BYTES, &map_b, barrier, at.n, slice * WIDTH);
+                    if (++stage == STAGES) {
+                        stage = 0;
+                        parity ^= 1;
+                    }
+                }
+            }
+        }
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        const u32 warpgroup = threadIdx.x / WARPGROUP - 1, warp = threadIdx.x % WARPGROUP / 32;
+        const bool speaks = threadIdx.x % 32 == 0;
+        float sum[OWN][TILE_N / 2];
+        for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+            const Place at = place(tile, tiles_m, tiles_n);
+            u32 before = 0;
+            for (u32 slice = 0; slice < slices; ++slice) {
+                const u32 a = stages + stage * STAGE_BYTES, b = a + A_BYTES;
+                barrier_wait(full + 8 * stage, parity);
+                asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+                for (int step = 0; step < WIDTH / STEP; ++step) {
+#pragma unroll
+                    for (int part = 0; part < OWN; ++part) {
+                        // 64 rows of a, or one chunk of them: as many bytes.
+                        const u64 left = descriptor(a + (warpgroup * OWN + part) * CHUNK_BYTES) + step_of<A_MN>(step);
+                        multiply(sum[part], left, descriptor(b) + step_of<B_MN>(step), slice > 0 || step > 0);
+                    }
+                }
+                asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+                // One group goes on: the stage before this one is read.
+                asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+                if (slice > 0 && speaks)
+                    barrier_arrive(empty + 8 * before);
+                before = stage;
+                if (++stage == STAGES) {
+                    stage = 0;
+                    parity ^= 1;
+                }
+            }
+            asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+            if (speaks)
+                barrier_arrive(empty + 8 * before);
+#pragma unroll
+            for (int part = 0; part < OWN; ++part)
+                store(sum[part], out + info.start, bias, info, at.m + (warpgroup * OWN + part) * 64 + warp * 16, at.n);
+        }
+    }
+}
