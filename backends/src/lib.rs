@@ -24,6 +24,9 @@ pub mod selftest;
 mod cube;
 
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub mod wgmma;
+
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
 pub use cube::{Cuda, cuda_device};
 #[cfg(feature = "wgpu")]
 pub use cube::{Wgpu, wgpu_device};

@@ -1,7 +1,7 @@
-// A matrix product for Hopper (sm_90a): out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what out holds.
+// A matrix product for Hopper (sm_90a): out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what out has.
 //
-// One block a multiprocessor walks over the tiles of the output. Its first warpgroup fetches: TMA copies a 64-deep slice of
-// both operands into a ring of STAGES stages, each guarded by two mbarriers (full, empty). The other two multiply:
+// One block a multiprocessor walks over the tiles of the output. Its first warpgroup fetches: TMA copies a slice of both
+// operands, 64 of their k, into a ring of STAGES stages, each guarded by two mbarriers (full, empty). The other two multiply:
 // wgmma.mma_async reads both operands from shared memory, swizzled by 128 bytes, and sums in fp32 registers.
 //
 // The launcher (shaders/src/hopper_gemm/) puts these before the text:
@@ -118,8 +118,8 @@ __device__ __forceinline__ u32 shared_address(const void* pointer) {
     return (u32)__cvta_generic_to_shared(pointer);
 }
 
-// Descriptor of a tile with the 128-byte swizzle (PTX ISA, "Matrix Descriptor Format"). The stride byte offset leads from
-// 8 rows to the next 8; the leading one, where m (or n) runs along the rows, from a chunk of 64 to the next.
+// Descriptor of a tile with the 128-byte swizzle (PTX ISA, "Matrix Descriptor Format"). The stride byte offset leads
+// from 8 rows to the next 8; the leading one, where m (or n) runs along the rows, from a chunk of 64 to the next.
 __device__ __forceinline__ u64 descriptor(u32 address) {
     const u64 stride = ATOM_BYTES >> 4, leading = CHUNK_BYTES >> 4, swizzle = 1;
     return (u64)((address & 0x3ffff) >> 4) | leading << 16 | stride << 32 | swizzle << 62;
@@ -201,8 +201,11 @@ __device__ __forceinline__ float widened(u16 value, int kind) {
     return result;
 }
 
-__device__ __forceinline__ float bias_at(const Bias* bias, u32 column, u32 columns) {
-    return BIAS != NONE && column < columns ? widened(bias[column], BIAS) : 0.0f;
+__device__ __forceinline__ float biased(float sum, const Bias* bias, u32 column, u32 columns) {
+    if constexpr (BIAS == NONE)
+        return sum;
+    else
+        return column < columns ? sum + widened(bias[column], BIAS) : sum;
 }
 
 __device__ __forceinline__ u32 packed(float low, float high) {
@@ -252,9 +255,10 @@ __device__ __forceinline__ void store(const float (&sum)[TILE_N / 2], Out* out, 
             for (int vector = 0; vector < 4; ++vector) {
                 const float* own = &sum[16 * at + 4 * vector];
                 const u32 place = column + 32 * at + 8 * vector + 2 * quad;
-                const float low = bias_at(bias, place, n), high = bias_at(bias, place + 1, n);
-                pairs[0][vector] = packed(own[0] + low, own[1] + high);
-                pairs[1][vector] = packed(own[2] + low, own[3] + high);
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+                    pairs[half][vector] =
+                        packed(biased(own[2 * half], bias, place, n), biased(own[2 * half + 1], bias, place + 1, n));
             }
             const u32 place = column + 32 * at + 8 * quad;
 #pragma unroll
@@ -270,13 +274,13 @@ __device__ __forceinline__ void store(const float (&sum)[TILE_N / 2], Out* out, 
 #pragma unroll
         for (int at = 0; at < TILE_N / 8; ++at) {
             const u32 place = column + 8 * at + 2 * quad;
-            const float low = bias_at(bias, place, n), high = bias_at(bias, place + 1, n);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 if (row + 8 * half >= m)
                     continue;
                 Out* to = &out[(u64)(row + 8 * half) * n + place];
-                float2 value = make_float2(sum[4 * at + 2 * half] + low, sum[4 * at + 2 * half + 1] + high);
+                const float* own = &sum[4 * at + 2 * half];
+                float2 value = make_float2(biased(own[0], bias, place, n), biased(own[1], bias, place + 1, n));
                 if constexpr (WIDE && OUT == F32) {
                     if (place < n) {
                         if (ACCUMULATE) {

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::launch::{Launch, launch};
 use crate::memory::Memory;
 use crate::program::Kernel;
+use crate::tensor_map::{Arguments, BYTES};
 
 type Status = c_int;
 const SUCCESS: Status = 0;
@@ -393,8 +394,29 @@ api! {
         }
         SUCCESS
     }
-    fn cuTensorMapEncodeTiled(map: *mut c_void) {
-        map.cast::<u8>().write_bytes(0, 128);
+    fn cuTensorMapEncodeTiled(
+        map: *mut c_void, kind: c_uint, rank: c_uint, address: u64, dims: *const u64, strides: *const u64,
+        box_dims: *const c_uint, element_strides: *const c_uint, interleave: c_uint, swizzle: c_uint, _l2: c_uint,
+        fill: c_uint,
+    ) {
+        if !(1..=5).contains(&rank) {
+            return INVALID_VALUE;
+        }
+        let rank = rank as usize;
+        let words = |from: *const c_uint| std::slice::from_raw_parts(from, rank).iter().map(|&word| word.into()).collect();
+        let arguments = Arguments {
+            kind: kind.into(),
+            address,
+            dims: std::slice::from_raw_parts(dims, rank).to_vec(),
+            strides: if rank > 1 { std::slice::from_raw_parts(strides, rank - 1).to_vec() } else { Vec::new() },
+            box_dims: words(box_dims),
+            element_strides: words(element_strides),
+            interleave: interleave.into(),
+            swizzle: swizzle.into(),
+            fill: fill.into(),
+        };
+        let Some(encoded) = arguments.map() else { return INVALID_VALUE };
+        map.cast::<[u64; BYTES / 8]>().write_unaligned(encoded.to_words());
         SUCCESS
     }
     fn cuTensorMapEncodeIm2col(map: *mut c_void) {

@@ -38,6 +38,8 @@ pub enum Kind {
     Barrier,
     /// Runs when all of the warp's living lanes have come.
     Whole,
+    /// Runs, and may end the warp's turn.
+    Yields,
     /// Runs when the lanes of the member mask, the last of `list`, have come.
     Members,
 }

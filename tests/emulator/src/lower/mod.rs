@@ -4,6 +4,7 @@
 
 mod control;
 mod data;
+mod hopper;
 mod matrix;
 mod memory;
 
@@ -417,6 +418,10 @@ impl Lowerer {
             ("isspacep", _) => self.is_space(&parts, operands),
             ("ld" | "ldu" | "st", _) => self.load_or_store(&parts, operands),
             ("atom" | "red", _) => self.atomic(&parts, operands),
+            ("cp", _) if parts.get(2) == Some(&"bulk") => self.bulk_copy(&parts, operands),
+            ("mbarrier", _) => self.mbarrier(&parts, operands),
+            ("setmaxnreg", _) => self.set_registers(&parts, operands),
+            ("wgmma", _) => self.wgmma(&statement.mnemonic, &parts, operands),
             ("cp", _) => self.async_copy(&parts, operands),
             ("ldmatrix" | "stmatrix" | "movmatrix", _) => self.move_matrix(&parts, operands),
             ("mma", _) => self.mma(&statement.mnemonic, operands),

@@ -1,9 +1,12 @@
 //! A block: its shared memory, its barriers, and the order in which its warps run.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::launch::Launch;
 use crate::machine::warp::{Group, State, Stop, Warp};
+use crate::ops::bulk_copy::Bulk;
 use crate::program::{BARRIER_ALIGNED, BARRIER_AND, BARRIER_OR, BARRIER_POPC, Kernel, LANES, Line};
 
 /// A block's shared memory, as its warps see it.
@@ -25,6 +28,7 @@ struct Barrier {
 pub struct Block {
     warps: Vec<Warp>,
     memory: Vec<Line>,
+    bulk: Rc<RefCell<Bulk>>,
     barriers: [Barrier; 16],
     launch: Arc<Launch>,
     kernel: Arc<Kernel>,
@@ -36,12 +40,14 @@ impl Block {
         let bytes = kernel.static_shared + launch.dynamic_shared;
         let mut memory = vec![Line([0xff; 64]); bytes.div_ceil(size_of::<Line>())];
         let shared = Shared { base: memory.as_mut_ptr().cast(), bytes };
+        let bulk = Rc::new(RefCell::new(Bulk::default()));
         let warps = (0..launch.threads().div_ceil(LANES))
-            .map(|index| Warp::new(Arc::clone(kernel), Arc::clone(launch), index, shared))
+            .map(|index| Warp::new(Arc::clone(kernel), Arc::clone(launch), index, shared, Rc::clone(&bulk)))
             .collect();
         Self {
             warps,
             memory,
+            bulk,
             barriers: [Barrier::default(); 16],
             launch: Arc::clone(launch),
             kernel: Arc::clone(kernel),
@@ -65,12 +71,14 @@ impl Block {
         self.random = self.launch.seed ^ index.wrapping_mul(0xd134_2543_de82_ef95);
         self.memory.fill(Line([0xff; 64]));
         self.barriers = [Barrier::default(); 16];
+        let seed = self.draw();
+        self.bulk.borrow_mut().start(seed);
         for warp in &mut self.warps {
             warp.start(place);
         }
         if self.warps.len() == 1 {
             while self.step(0, u32::MAX) != Stop::Finished {}
-            return;
+            return self.finish();
         }
         let mut running: Vec<usize> = (0..self.warps.len()).collect();
         while !running.is_empty() {
@@ -89,6 +97,15 @@ impl Block {
                 }
             }
         }
+        self.finish();
+    }
+
+    /// A copy that lands after the block is gone would hit the next one's memory.
+    fn finish(&self) {
+        if !self.bulk.borrow().is_empty() {
+            let line = self.kernel.code.last().map_or(0, |inst| inst.line);
+            self.warps[0].fail(line, None, "the block ends before all of its tensor copies have landed".to_owned());
+        }
     }
 
     fn ready(&self, warp: usize) -> bool {
@@ -101,6 +118,9 @@ impl Block {
         let stop = self.warps[warp].run(quantum);
         let warp = &mut self.warps[warp];
         let changed = alive != warp.alive || !warp.arrivals.is_empty();
+        if changed {
+            self.bulk.borrow_mut().progress();
+        }
         for arrival in std::mem::take(&mut warp.arrivals) {
             let barrier = &mut self.barriers[arrival.barrier as usize];
             barrier.arrived += arrival.lanes.count_ones();

@@ -5,10 +5,12 @@
 
 pub mod async_copy;
 pub mod atomic;
+pub mod bulk_copy;
 pub mod compare;
 pub mod convert;
 pub mod float;
 pub mod integer;
+pub mod mbarrier;
 pub mod memory;
 pub mod moves;
 pub mod small_float;

@@ -1,0 +1,145 @@
+//! The choices of the kernel: tile, stages, order of the tiles.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Elements and bytes of a swizzled row of a tile; also the depth in k of a stage.
+pub(super) const WIDTH: usize = 64;
+pub(super) const ROW_BYTES: usize = 128;
+/// One warpgroup that fetches, two that multiply.
+pub(super) const THREADS: usize = 384;
+/// Two mbarriers of 8 bytes.
+const STAGE_BARRIERS: usize = 16;
+/// Lost where the pool does not start at a multiple of the swizzle's pattern.
+const PATTERN: usize = 1024;
+/// Shared memory that a block of compute capability 9.0 may have.
+const SHARED_BYTES: usize = 227 << 10;
+
+/// What is decided when the kernel is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Blueprint {
+    /// 128 or 256.
+    pub tile_m: usize,
+    /// 64, 128 or 256; with 256 rows at most 128.
+    pub tile_n: usize,
+    /// Slices of both operands that are fetched ahead, and worked on, together.
+    pub stages: usize,
+    /// Rows of tiles that are worked on together.
+    pub group_m: usize,
+}
+
+impl Blueprint {
+    pub(super) fn shared_bytes(&self) -> usize {
+        self.stages * ((self.tile_m + self.tile_n) * ROW_BYTES + STAGE_BARRIERS) + PATTERN
+    }
+
+    /// Whether there is such a kernel: two warpgroups hold the sums in registers, at most 128 a thread.
+    fn possible(&self) -> bool {
+        matches!(self.tile_m, 128 | 256)
+            && matches!(self.tile_n, 64 | 128 | 256)
+            && self.tile_m * self.tile_n <= 128 * 256
+            && self.stages >= 2
+            && self.group_m >= 1
+            && self.shared_bytes() <= SHARED_BYTES
+    }
+
+    /// The largest tile of which there are enough to keep every multiprocessor busy: a larger one reads less shared memory
+    /// a product. 132 tiles of 128 x 256 in work at a time share most where they are 16 rows by 8.
+    fn chosen([m, n]: [usize; 2], multiprocessors: usize) -> Self {
+        let tile = |tile_n: usize, stages| Self { tile_m: 128, tile_n, stages, group_m: 16 };
+        let [wide, middle, narrow] = [tile(256, 4), tile(128, 6), tile(64, 8)];
+        let enough = |blueprint: &Self| {
+            n > blueprint.tile_n / 2 && m.div_ceil(blueprint.tile_m) * n.div_ceil(blueprint.tile_n) >= multiprocessors
+        };
+        [wide, middle].into_iter().find(enough).unwrap_or(narrow)
+    }
+}
+
+/// Four numbers, as in 128x256x4x16: the order of the fields.
+impl FromStr for Blueprint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
+        let blueprint = match numbers.as_deref() {
+            Ok(&[tile_m, tile_n, stages, group_m]) => Self { tile_m, tile_n, stages, group_m },
+            _ => return Err("expected rows x columns x stages x group, as in 128x256x4x16".to_owned()),
+        };
+        if blueprint.possible() {
+            return Ok(blueprint);
+        }
+        Err("expected 128 or 256 rows by 64, 128 or 256 columns (not 256 by 256), at least 2 stages that fit 227 KiB of \
+             shared memory, and a group of at least 1"
+            .to_owned())
+    }
+}
+
+impl fmt::Display for Blueprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}x{}", self.tile_m, self.tile_n, self.stages, self.group_m)
+    }
+}
+
+/// Whether products run on wgmma where they can, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Setting {
+    Off,
+    /// The blueprint is chosen by the sizes.
+    #[default]
+    Chosen,
+    Always(Blueprint),
+}
+
+impl Setting {
+    pub(super) fn blueprint(self, sizes: [usize; 2], multiprocessors: usize) -> Option<Blueprint> {
+        match self {
+            Self::Off => None,
+            Self::Chosen => Some(Blueprint::chosen(sizes, multiprocessors)),
+            Self::Always(blueprint) => Some(blueprint),
+        }
+    }
+}
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "auto" => Ok(Self::Chosen),
+            text => text.parse().map(Self::Always).map_err(|reason| format!("{reason}; or off, or auto")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings() {
+        assert_eq!("off".parse(), Ok(Setting::Off));
+        assert_eq!("auto".parse(), Ok(Setting::Chosen));
+        let blueprint = Blueprint { tile_m: 256, tile_n: 128, stages: 4, group_m: 8 };
+        assert_eq!("256x128x4x8".parse(), Ok(Setting::Always(blueprint)));
+        assert_eq!(blueprint.to_string(), "256x128x4x8");
+        for refused in ["", "on", "128x256", "256x256x2x8", "128x256x5x8", "128x96x4x8", "128x256x1x8", "128x128x4x0"] {
+            let reason = refused.parse::<Setting>().unwrap_err();
+            assert!(reason.contains("expected"), "{refused}: {reason}");
+        }
+    }
+
+    /// phi-1's products with 16 sequences of 2048 on 132 multiprocessors, and small ones.
+    #[test]
+    fn choices_exist_and_fill_the_device() {
+        let choice = |m, n| Blueprint::chosen([m, n], 132);
+        assert_eq!(choice(32_768, 14_336).tile_n, 256);
+        assert_eq!(choice(2048, 8192).tile_n, 256);
+        assert_eq!(choice(2048, 2048).tile_n, 128);
+        assert_eq!(choice(259, 520).tile_n, 64);
+        assert_eq!(choice(1 << 20, 64).tile_n, 64);
+        for (m, n) in [(1, 1), (2048, 2048), (32_768, 51_200)] {
+            assert!(choice(m, n).possible());
+        }
+    }
+}
