@@ -172,7 +172,7 @@ fn products_of_the_self_test_on_sm_90() {
 /// Tiles and stages that small products do not choose; and the route without them.
 #[test]
 fn other_tiles_on_sm_90() {
-    for blueprint in ["128x256x4x2", "256x128x3x1", "256x64x2x16"] {
+    for blueprint in ["128x256x4x2x1", "128x256x3x1x2", "256x128x3x1x2", "256x64x2x16x1"] {
         if let Some(launches) = self_test("90", Some("linear"), blueprint, 100) {
             assert!(launches >= 16, "{blueprint}: {launches} launches of the wgmma kernel");
         }

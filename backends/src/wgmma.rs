@@ -6,7 +6,7 @@ use trainer_shaders::hopper_gemm::Setting;
 
 use crate::error::{Error, Result};
 
-/// `off`, `auto` (also where it is not set), or a blueprint such as 128x256x4x16.
+/// `off`, `auto` (also where it is not set), or a blueprint such as 128x256x4x8x2.
 const VARIABLE: &str = "TRAINER_WGMMA";
 
 fn read() -> Result<Setting> {

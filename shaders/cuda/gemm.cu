@@ -1,11 +1,12 @@
-// A matrix product for Hopper (sm_90a): out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what out has.
+// A matrix product for Hopper (sm_90a): out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to out.
 //
-// One block a multiprocessor walks over the tiles of the output. Its first warpgroup fetches: TMA copies a slice of both
-// operands, 64 of their k, into a ring of STAGES stages, each guarded by two mbarriers (full, empty). The other two multiply:
-// wgmma.mma_async reads both operands from shared memory, swizzled by 128 bytes, and sums in fp32 registers.
+// One block a multiprocessor walks over the tiles of the output. Its first warpgroup fetches: TMA copies a slice of
+// both operands, 64 of their k, into a ring of STAGES stages, each guarded by two mbarriers (full, empty). The other
+// two multiply: wgmma.mma_async reads both from shared memory, swizzled by 128 bytes, and sums in fp32 registers.
 //
 // The launcher (shaders/src/hopper_gemm/) puts these before the text:
 //   TILE_M 128 or 256, TILE_N 64, 128 or 256, STAGES, GROUP_M (rows of tiles that are worked on together)
+//   CLUSTER      blocks that work on tiles one below the other, and share what they fetch of b: 1, or 2 if TILE_N > 64
 //   A_MN, B_MN   0: k runs along the operand's rows in memory; 1: m (or n) does
 //   IN           "f16" or "bf16"
 //   OUT, BIAS    NONE (bias only), F16, BF16 or F32
@@ -58,6 +59,15 @@ typedef Element<OUT>::type Out;
 #define STAGE_BYTES (A_BYTES + B_BYTES)
 #define WARPGROUP 128
 #define MULTIPLYING_WARPS 8
+// Rows of b that a block of the cluster fetches for all.
+#define SHARE (TILE_N / CLUSTER)
+#if CLUSTER > 1
+#define SCOPE "cluster"
+#define IN_CLUSTER __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define SCOPE "cta"
+#define IN_CLUSTER
+#endif
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
@@ -134,8 +144,18 @@ __device__ __forceinline__ void barrier_init(u32 barrier, u32 arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-__device__ __forceinline__ void barrier_arrive(u32 barrier) {
-    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+// One warp has read a stage: every block that writes to it hears of that.
+__device__ __forceinline__ void barrier_arrive(u32 barrier, u32 lane) {
+    if constexpr (CLUSTER == 1) {
+        if (lane == 0)
+            asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+    } else if (lane < CLUSTER) {
+        asm volatile(
+            "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+            "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier),
+            "r"(lane)
+            : "memory");
+    }
 }
 
 __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
@@ -148,7 +168,7 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
     u32 done;
     do {
         asm volatile(
-            "{\n.reg .pred done;\nmbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [%1], %2;\n"
+            "{\n.reg .pred done;\nmbarrier.try_wait.parity.acquire." SCOPE ".shared::cta.b64 done, [%1], %2;\n"
             "selp.u32 %0, 1, 0, done;\n}\n"
             : "=r"(done)
             : "r"(barrier), "r"(parity)
@@ -156,27 +176,49 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
     } while (!done);
 }
 
-// Fetches the box at (x, y), x along the rows in memory; what lies outside the matrix is zero.
+// Fetches the box at (x, y), x along the rows in memory; what lies outside the matrix is zero. `shared`: into the same
+// place of every block of the cluster.
+template <bool shared>
 __device__ __forceinline__ void fetch(u32 to, const CUtensorMap* map, u32 barrier, u32 x, u32 y) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
-        ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier)
-        : "memory");
+    if constexpr (shared) {
+        const u16 blocks = (1 << CLUSTER) - 1;
+        asm volatile(
+            "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+            " [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+            "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(blocks)
+            : "memory");
+    } else {
+        asm volatile(
+            "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+            " [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+            "l"(map), "r"(x), "r"(y), "r"(barrier)
+            : "memory");
+    }
 }
 
 // A slice of `rows` of an operand's m (or n) from `first` on, and 64 of its k.
-template <int mn, int rows>
+template <int mn, int rows, bool shared>
 __device__ __forceinline__ void fetch_slice(u32 to, const CUtensorMap* map, u32 barrier, u32 first, u32 k) {
     if constexpr (mn) {
 #pragma unroll
         for (int chunk = 0; chunk < rows / WIDTH; ++chunk)
-            fetch(to + chunk * CHUNK_BYTES, map, barrier, first + chunk * WIDTH, k);
+            fetch<shared>(to + chunk * CHUNK_BYTES, map, barrier, first + chunk * WIDTH, k);
     } else {
-        fetch(to, map, barrier, k, first);
+        fetch<shared>(to, map, barrier, k, first);
     }
 }
 
-// Where a tile lies. Tiles are numbered so that those in work at a time share rows and columns in the L2 cache.
+// All threads of the cluster, and what they have written to shared memory.
+__device__ __forceinline__ void meet() {
+    if constexpr (CLUSTER == 1) {
+        __syncthreads();
+    } else {
+        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    }
+}
+
+// Where a cluster's tiles lie. They are numbered so that those in work at a time share rows and columns in the L2.
 struct Place {
     u32 m, n;
 };
@@ -185,7 +227,7 @@ __device__ __forceinline__ Place place(u32 tile, u32 tiles_m, u32 tiles_n) {
     const u32 group = tile / (GROUP_M * tiles_n), within = tile % (GROUP_M * tiles_n);
     const u32 first = group * GROUP_M;
     const u32 rows = min((u32)GROUP_M, tiles_m - first);
-    return {(first + within % rows) * TILE_M, within / rows * TILE_N};
+    return {(first + within % rows) * CLUSTER * TILE_M, within / rows * TILE_N};
 }
 
 __device__ __forceinline__ float widened(float value, int) {
@@ -302,7 +344,7 @@ __device__ __forceinline__ void store(const float (&sum)[TILE_N / 2], Out* out, 
 }
 
 // The tensor maps' and the operands' own pointers are CubeCL's; the copies go through the maps.
-extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)
+extern "C" __global__ void IN_CLUSTER __launch_bounds__(3 * WARPGROUP, 1)
     hopper_gemm(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, const void*,
                 const void*, const void*, const void*, const Bias* bias, Out* out, const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
@@ -312,14 +354,19 @@ extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)
     if (threadIdx.x == 0) {
         for (u32 stage = 0; stage < STAGES; ++stage) {
             barrier_init(full + 8 * stage, 1);
-            barrier_init(empty + 8 * stage, MULTIPLYING_WARPS);
+            barrier_init(empty + 8 * stage, MULTIPLYING_WARPS * CLUSTER);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
-    __syncthreads();
+    meet();
 
-    const u32 tiles_m = ((u32)info.m + TILE_M - 1) / TILE_M, tiles_n = ((u32)info.n + TILE_N - 1) / TILE_N;
+    u32 rank = 0;
+    if (CLUSTER > 1)
+        asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    const u32 first_tile = blockIdx.x / CLUSTER, clusters = gridDim.x / CLUSTER;
+    const u32 tiles_m = ((u32)info.m + CLUSTER * TILE_M - 1) / (CLUSTER * TILE_M);
+    const u32 tiles_n = ((u32)info.n + TILE_N - 1) / TILE_N;
     const u32 tiles = tiles_m * tiles_n, slices = ((u32)info.k + WIDTH - 1) / WIDTH;
     // Slices of all tiles in one sequence: stage and parity go on from tile to tile.
     u32 stage = 0, parity = 0;
@@ -328,15 +375,17 @@ extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)
         if (threadIdx.x == 0) {
             asm volatile("prefetch.tensormap [%0];" ::"l"(&map_a) : "memory");
             asm volatile("prefetch.tensormap [%0];" ::"l"(&map_b) : "memory");
-            for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+            for (u32 tile = first_tile; tile < tiles; tile += clusters) {
                 const Place at = place(tile, tiles_m, tiles_n);
                 for (u32 slice = 0; slice < slices; ++slice) {
                     const u32 to = stages + stage * STAGE_BYTES, barrier = full + 8 * stage;
                     // The phase before the first counts as complete.
                     barrier_wait(empty + 8 * stage, parity ^ 1);
                     barrier_expect(barrier, STAGE_BYTES);
-                    fetch_slice<A_MN, TILE_M>(to, &map_a, barrier, at.m, slice * WIDTH);
-                    fetch_slice<B_MN, TILE_N>(to + A_BYTES, &map_b, barrier, at.n, slice * WIDTH);
+                    const u32 k = slice * WIDTH, m = at.m + rank * TILE_M, n = at.n + rank * SHARE;
+                    fetch_slice<A_MN, TILE_M, false>(to, &map_a, barrier, m, k);
+                    const u32 share = to + A_BYTES + rank * SHARE * ROW_BYTES;
+                    fetch_slice<B_MN, SHARE, (CLUSTER > 1)>(share, &map_b, barrier, n, k);
                     if (++stage == STAGES) {
                         stage = 0;
                         parity ^= 1;
@@ -344,12 +393,13 @@ extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)
                 }
             }
         }
+        __syncwarp();
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         const u32 warpgroup = threadIdx.x / WARPGROUP - 1, warp = threadIdx.x % WARPGROUP / 32;
-        const bool speaks = threadIdx.x % 32 == 0;
+        const u32 lane = threadIdx.x % 32;
         float sum[OWN][TILE_N / 2];
-        for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        for (u32 tile = first_tile; tile < tiles; tile += clusters) {
             const Place at = place(tile, tiles_m, tiles_n);
             u32 before = 0;
             for (u32 slice = 0; slice < slices; ++slice) {
@@ -368,8 +418,8 @@ extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)
                 asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
                 // One group goes on: the stage before this one is read.
                 asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-                if (slice > 0 && speaks)
-                    barrier_arrive(empty + 8 * before);
+                if (slice > 0)
+                    barrier_arrive(empty + 8 * before, lane);
                 before = stage;
                 if (++stage == STAGES) {
                     stage = 0;
@@ -377,11 +427,15 @@ extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)
                 }
             }
             asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-            if (speaks)
-                barrier_arrive(empty + 8 * before);
+            barrier_arrive(empty + 8 * before, lane);
 #pragma unroll
-            for (int part = 0; part < OWN; ++part)
-                store(sum[part], out + info.start, bias, info, at.m + (warpgroup * OWN + part) * 64 + warp * 16, at.n);
+            for (int part = 0; part < OWN; ++part) {
+                const u32 row = at.m + rank * TILE_M + (warpgroup * OWN + part) * 64 + warp * 16;
+                store(sum[part], out + info.start, bias, info, row, at.n);
+            }
         }
     }
+    // Nobody goes while another block still writes to its memory or barriers.
+    if (CLUSTER > 1)
+        meet();
 }

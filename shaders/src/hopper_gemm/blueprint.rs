@@ -24,8 +24,10 @@ pub struct Blueprint {
     pub tile_n: usize,
     /// Slices of both operands that are fetched ahead, and worked on, together.
     pub stages: usize,
-    /// Rows of tiles that are worked on together.
+    /// Rows of tiles (of two where a cluster has two) that are worked on together.
     pub group_m: usize,
+    /// Blocks whose tiles lie below each other, and who fetch each slice of the columns' operand once: 1 or 2.
+    pub cluster: usize,
 }
 
 impl Blueprint {
@@ -40,43 +42,51 @@ impl Blueprint {
             && self.tile_m * self.tile_n <= 128 * 256
             && self.stages >= 2
             && self.group_m >= 1
+            && (self.cluster == 1 || self.cluster == 2 && self.tile_n > WIDTH)
             && self.shared_bytes() <= SHARED_BYTES
+    }
+
+    /// Rows of a cluster's tiles together.
+    pub(super) fn cluster_m(&self) -> usize {
+        self.tile_m * self.cluster
     }
 
     /// The largest tile of which there are enough to keep every multiprocessor busy: a larger one reads less shared memory
     /// a product. 132 tiles of 128 x 256 in work at a time share most where they are 16 rows by 8.
     fn chosen([m, n]: [usize; 2], multiprocessors: usize) -> Self {
-        let tile = |tile_n: usize, stages| Self { tile_m: 128, tile_n, stages, group_m: 16 };
-        let [wide, middle, narrow] = [tile(256, 4), tile(128, 6), tile(64, 8)];
+        let tile = |tile_n, stages, cluster| Self { tile_m: 128, tile_n, stages, group_m: 16 / cluster, cluster };
+        let [wide, middle, narrow] = [tile(256, 4, 2), tile(128, 6, 1), tile(64, 8, 1)];
         let enough = |blueprint: &Self| {
-            n > blueprint.tile_n / 2 && m.div_ceil(blueprint.tile_m) * n.div_ceil(blueprint.tile_n) >= multiprocessors
+            let tiles = m.div_ceil(blueprint.cluster_m()) * blueprint.cluster * n.div_ceil(blueprint.tile_n);
+            n > blueprint.tile_n / 2 && tiles >= multiprocessors
         };
         [wide, middle].into_iter().find(enough).unwrap_or(narrow)
     }
 }
 
-/// Four numbers, as in 128x256x4x16: the order of the fields.
+/// Five numbers, as in 128x256x4x8x2: the order of the fields.
 impl FromStr for Blueprint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
         let blueprint = match numbers.as_deref() {
-            Ok(&[tile_m, tile_n, stages, group_m]) => Self { tile_m, tile_n, stages, group_m },
-            _ => return Err("expected rows x columns x stages x group, as in 128x256x4x16".to_owned()),
+            Ok(&[tile_m, tile_n, stages, group_m, cluster]) => Self { tile_m, tile_n, stages, group_m, cluster },
+            _ => return Err("expected rows x columns x stages x group x cluster, as in 128x256x4x8x2".to_owned()),
         };
         if blueprint.possible() {
             return Ok(blueprint);
         }
         Err("expected 128 or 256 rows by 64, 128 or 256 columns (not 256 by 256), at least 2 stages that fit 227 KiB of \
-             shared memory, and a group of at least 1"
+             shared memory, a group of at least 1, and a cluster of 1, or of 2 with more than 64 columns"
             .to_owned())
     }
 }
 
 impl fmt::Display for Blueprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}x{}x{}", self.tile_m, self.tile_n, self.stages, self.group_m)
+        let Self { tile_m, tile_n, stages, group_m, cluster } = self;
+        write!(f, "{tile_m}x{tile_n}x{stages}x{group_m}x{cluster}")
     }
 }
 
@@ -120,10 +130,11 @@ mod tests {
     fn settings() {
         assert_eq!("off".parse(), Ok(Setting::Off));
         assert_eq!("auto".parse(), Ok(Setting::Chosen));
-        let blueprint = Blueprint { tile_m: 256, tile_n: 128, stages: 4, group_m: 8 };
-        assert_eq!("256x128x4x8".parse(), Ok(Setting::Always(blueprint)));
-        assert_eq!(blueprint.to_string(), "256x128x4x8");
-        for refused in ["", "on", "128x256", "256x256x2x8", "128x256x5x8", "128x96x4x8", "128x256x1x8", "128x128x4x0"] {
+        let blueprint = Blueprint { tile_m: 256, tile_n: 128, stages: 4, group_m: 8, cluster: 2 };
+        assert_eq!("256x128x4x8x2".parse(), Ok(Setting::Always(blueprint)));
+        assert_eq!(blueprint.to_string(), "256x128x4x8x2");
+        let sizes = ["256x256x2x8x1", "128x256x5x8x1", "128x96x4x8x1", "128x256x1x8x1", "128x128x4x0x1"];
+        for refused in ["", "on", "128x256", "128x64x4x8x2", "128x128x4x8x4"].into_iter().chain(sizes) {
             let reason = refused.parse::<Setting>().unwrap_err();
             assert!(reason.contains("expected"), "{refused}: {reason}");
         }

@@ -10,7 +10,8 @@ use cubecl::ir::features::Tma;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::{Binding, KernelArguments, MetadataBindingInfo, TensorMapBinding, TensorMapMeta};
-use cubecl::zspace::{Metadata, Shape, Strides};
+use cubecl::zspace::metadata::Metadata;
+use cubecl::zspace::{Shape, Strides};
 use cubecl_cuda::CudaRuntime;
 
 pub use self::blueprint::{Blueprint, Setting};
@@ -127,9 +128,10 @@ pub fn hopper_gemm<R: Runtime>(
         accumulate: out.accumulate,
         wide: n.is_multiple_of(vector) && out.start.is_multiple_of(vector),
     };
-    let tiles = m.div_ceil(blueprint.tile_m) * n.div_ceil(blueprint.tile_n);
-    let grid = CubeCount::Static(tiles.min(multiprocessors) as u32, 1, 1);
-    let maps = vec![a.map(blueprint.tile_m), b.map(blueprint.tile_n)];
+    let clusters = m.div_ceil(blueprint.cluster_m()) * n.div_ceil(blueprint.tile_n);
+    let clusters = clusters.min((multiprocessors / blueprint.cluster).max(1));
+    let grid = CubeCount::Static((clusters * blueprint.cluster) as u32, 1, 1);
+    let maps = vec![a.map(blueprint.tile_m), b.map(blueprint.tile_n / blueprint.cluster)];
     let destination = out.buffer.binding.handle;
     // Without a bias a pointer is still passed, and not read through.
     let bias = bias.map_or_else(|| destination.clone(), |bias| bias.binding.handle);

@@ -43,7 +43,7 @@ pub(super) struct Task {
 
 impl Task {
     fn source(&self) -> String {
-        let Blueprint { tile_m, tile_n, stages, group_m } = self.blueprint;
+        let Blueprint { tile_m, tile_n, stages, group_m, cluster } = self.blueprint;
         let Form { k_rows: [a, b], input, output, bias, accumulate, wide } = self.form;
         let input = if input == FloatKind::BF16 { "bf16" } else { "f16" };
         let name = |kind| match kind {
@@ -55,6 +55,7 @@ impl Task {
         let [a, b, accumulate, wide] = [a, b, accumulate, wide].map(u8::from);
         format!(
             "#define TILE_M {tile_m}\n#define TILE_N {tile_n}\n#define STAGES {stages}\n#define GROUP_M {group_m}\n\
+             #define CLUSTER {cluster}\n\
              #define A_MN {a}\n#define B_MN {b}\n#define IN \"{input}\"\n#define OUT {output}\n#define BIAS {bias}\n\
              #define ACCUMULATE {accumulate}\n#define WIDE {wide}\n{SOURCE}"
         )

@@ -29,6 +29,7 @@ const INVALID_VALUE: Status = 1;
 const OUT_OF_MEMORY: Status = 2;
 const INVALID_DEVICE: Status = 101;
 const NOT_FOUND: Status = 500;
+const INVALID_CLUSTER_SIZE: Status = 912;
 
 struct Module {
     kernels: Vec<Arc<Kernel>>,
@@ -377,6 +378,9 @@ api! {
         let Some(kernel) = &function.kernel else {
             end(function.refused.as_deref().unwrap_or("a function without a kernel"))
         };
+        if !(gx as usize).is_multiple_of(kernel.cluster) {
+            return INVALID_CLUSTER_SIZE;
+        }
         let static_and_dynamic = kernel.static_shared + shared as usize;
         if static_and_dynamic > attribute(&driver, 97) as usize {
             return INVALID_VALUE;

@@ -76,7 +76,7 @@ fn an_mbarrier_orders_shared_memory_and_a_missing_wait_shows() {
 
 #[test]
 fn wrong_uses_of_mbarriers_are_faults() {
-    let fault = |body: &str| run(body, 64, vec![0; 400], map, 1).unwrap_err();
+    let fault = |body: &str| run(body, 64, vec![0; 400], map, 1).map(drop).unwrap_err();
     let text = fault(&HAND_OVER.replace("LOOP", LOOP).replace("COUNT", "3"));
     assert!(text.contains("deadlock") && text.contains("mbarrier"), "{text}");
     let text = fault(&HAND_OVER.replace("LOOP", LOOP).replace("COUNT", "1"));
@@ -117,9 +117,9 @@ fn a_tensor_copy_is_swizzled_cut_and_waited_for() {
         hasty_differs += usize::from(hasty != Ok(result));
     }
     assert!(hasty_differs > 0, "the missing wait never showed");
-    let text = run(&FETCH.replace("LOOP", LANDED).replace("[%map,", "[%out,"), 32, words.clone(), map, 0).unwrap_err();
+    let text = run(&FETCH.replace("LOOP", LANDED).replace("[%map,", "[%out,"), 32, words.clone(), map, 0).map(drop).unwrap_err();
     assert!(text.contains("no tensor map"), "{text}");
-    let text = run(&FETCH.replace("LOOP", LANDED).replace("%r1, s;", "%r1, s+64;"), 32, words, map, 0).unwrap_err();
+    let text = run(&FETCH.replace("LOOP", LANDED).replace("%r1, s;", "%r1, s+64;"), 32, words, map, 0).map(drop).unwrap_err();
     assert!(text.contains("misaligned"), "{text}");
 }
 
@@ -263,15 +263,15 @@ fn what_is_wrong_with_products() {
     let words = image([false, false]);
     let descriptors = [descriptor(0, 0, 1024, 1), descriptor(A_BYTES, 0, 1024, 1)];
     let product = multiply(descriptors, "%p2", [false, false]);
-    let text = run_product(words.clone(), &format!("{product} {WAIT}")).unwrap_err();
+    let text = run_product(words.clone(), &format!("{product} {WAIT}")).map(drop).unwrap_err();
     assert!(text.contains("wgmma.fence"), "{text}");
     // Sums that are read before the wait are not there.
     let late = format!("{FENCE} {product} wgmma.commit_group.sync.aligned; mov.f32 %f100, %f0; {WAIT} mov.f32 %f0, %f100;");
     let result = run_product(words.clone(), &late).unwrap();
     assert!(f32::from_bits(result[words.len()]).is_nan());
-    let overwritten = format!("{FENCE} {product} st.shared.u32 [%rd1+64], %r0; {WAIT}");
-    let text = run_product(words.clone(), &overwritten).unwrap_err();
+    let overwritten = format!("{FENCE} {product} st.shared.u32 [%rd1+4], %r0; {WAIT}");
+    let text = run_product(words.clone(), &overwritten).map(drop).unwrap_err();
     assert!(text.contains("overwritten before wgmma.wait_group"), "{text}");
-    let text = run_product(words, &format!("{FENCE} {product}")).unwrap_err();
+    let text = run_product(words, &format!("{FENCE} {product}")).map(drop).unwrap_err();
     assert!(text.contains("has not waited for"), "{text}");
 }

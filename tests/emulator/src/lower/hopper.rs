@@ -2,7 +2,7 @@
 
 use super::{Draft, Lowerer, Ref, Result, count, unknown};
 use crate::ops::compare::NONE;
-use crate::ops::{self, bulk_copy, mbarrier, moves};
+use crate::ops::{self, bulk_copy, cluster, mbarrier, moves};
 use crate::program::Kind;
 use crate::syntax::Operand;
 use crate::tensor_core::wgmma::{self, Plan};
@@ -22,7 +22,8 @@ impl Lowerer {
 
     pub(super) fn mbarrier(&mut self, parts: &[&str], operands: &[Operand]) -> Result<()> {
         // Memory order, scope and space change nothing: a block's threads run one after the other.
-        const HINTS: [&str; 7] = ["release", "acquire", "relaxed", "cta", "cluster", "shared", "shared::cta"];
+        const HINTS: [&str; 8] =
+            ["release", "acquire", "relaxed", "cta", "cluster", "shared", "shared::cta", "shared::cluster"];
         let words: Vec<&str> = parts[1..].iter().copied().filter(|part| !HINTS.contains(part)).collect();
         let draft = self.draft(moves::nothing);
         match words[..] {
@@ -50,7 +51,10 @@ impl Lowerer {
                     operand => self.target(operand, true)?,
                 };
                 let (a, imm, _) = self.address(&operands[1])?;
-                let b = operands.get(2).map_or_else(|| Ok(self.constant(1, false)), |operand| self.word(operand))?;
+                let b = match operands.get(2) {
+                    Some(operand) => self.word(operand)?,
+                    None => self.constant(1, false),
+                };
                 let aux = mbarrier::ARRIVES | if expects { mbarrier::EXPECTS } else { 0 };
                 self.push(Draft { exec: mbarrier::arrive, a, b, imm, list: vec![state], aux, ..draft });
             }
@@ -79,12 +83,16 @@ impl Lowerer {
             }
             _ => return unknown(),
         };
-        if !matches!(rest, ["mbarrier::complete_tx::bytes"] | ["tile", "mbarrier::complete_tx::bytes"]) {
-            return unknown();
-        }
-        let [target, Operand::TensorAddress(tensor), barrier] = operands else {
+        let rest = rest.strip_prefix(&["tile"]).unwrap_or(rest);
+        let multicast = match rest {
+            ["mbarrier::complete_tx::bytes"] => false,
+            ["mbarrier::complete_tx::bytes", "multicast::cluster"] => true,
+            _ => return unknown(),
+        };
+        let [target, Operand::TensorAddress(tensor), barrier, blocks @ ..] = operands else {
             return Err("expected a target, a tensor and a barrier".to_owned());
         };
+        count(blocks, usize::from(multicast)..=usize::from(multicast))?;
         let [map, Operand::Vector(coordinates)] = &tensor[..] else {
             return Err("expected a tensor map and coordinates".to_owned());
         };
@@ -96,8 +104,38 @@ impl Lowerer {
         for coordinate in coordinates {
             list.push(self.word(coordinate)?);
         }
+        if let [mask] = blocks {
+            list.push(self.word(mask)?);
+        }
         let draft = self.draft(bulk_copy::fetch);
-        self.push(Draft { a, b, list, ..draft });
+        self.push(Draft { a, b, list, aux: u32::from(multicast), ..draft });
+        Ok(())
+    }
+
+    pub(super) fn cluster_barrier(&mut self, parts: &[&str], operands: &[Operand]) -> Result<()> {
+        count(operands, 0..=0)?;
+        let words: Vec<&str> = parts[2..]
+            .iter()
+            .copied()
+            .filter(|part| !["aligned", "release", "acquire", "relaxed"].contains(part))
+            .collect();
+        let (exec, kind) = match words[..] {
+            ["arrive"] => (cluster::arrive as crate::program::Exec, Kind::Whole),
+            ["wait"] => (cluster::wait as _, Kind::Polls),
+            _ => return unknown(),
+        };
+        let draft = self.draft(exec);
+        self.push(Draft { kind, ..draft });
+        Ok(())
+    }
+
+    pub(super) fn map_address(&mut self, parts: &[&str], operands: &[Operand]) -> Result<()> {
+        let ["mapa", "shared::cluster", "u32"] = parts else { return unknown() };
+        count(operands, 3..=3)?;
+        let d = self.target(&operands[0], false)?;
+        let (a, b) = (self.word(&operands[1])?, self.word(&operands[2])?);
+        let draft = self.draft(cluster::map_address);
+        self.push(Draft { d, a, b, ..draft });
         Ok(())
     }
 

@@ -188,7 +188,9 @@ impl Lowerer {
                 _ => {}
             }
         }
-        Ok(self.finish(entry.name.clone(), parameters, parameter_bytes, static_shared, local))
+        let mut kernel = self.finish(entry.name.clone(), parameters, parameter_bytes, static_shared, local);
+        kernel.cluster = entry.cluster.max(1) as usize;
+        Ok(kernel)
     }
 
     fn finish(
@@ -230,6 +232,7 @@ impl Lowerer {
             parameter_bytes,
             static_shared,
             local,
+            cluster: 1,
         }
     }
 
@@ -401,6 +404,8 @@ impl Lowerer {
         let parts: Vec<&str> = statement.mnemonic.split('.').collect();
         let operands = &statement.operands[..];
         match (parts[0], *parts.last().expect("split gives a part")) {
+            ("barrier", _) if parts.get(1) == Some(&"cluster") => self.cluster_barrier(&parts, operands),
+            ("mapa", _) => self.map_address(&parts, operands),
             ("bra" | "brx" | "ret" | "exit" | "bar" | "barrier" | "trap", _) => self.control(entry, statement, &parts),
             ("shfl" | "vote" | "match" | "activemask" | "redux" | "elect", _) => self.warp_wide(&parts, operands),
             (

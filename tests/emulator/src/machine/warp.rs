@@ -79,6 +79,8 @@ pub struct Warp {
     pub products: Products,
     /// Tensor copies of the whole block.
     pub bulk: Rc<RefCell<Bulk>>,
+    /// Where the warp is between barrier.cluster.arrive and .wait.
+    pub cluster_phase: Option<u64>,
     /// The running instruction ends the warp's turn.
     pub yields: bool,
     /// For each instruction, the allocation that it last touched.
@@ -109,6 +111,7 @@ impl Warp {
             copies: Copies::default(),
             products: Products::default(),
             bulk,
+            cluster_phase: None,
             yields: false,
             hints: vec![0; kernel.code.len()],
             clock: 0,
@@ -126,6 +129,7 @@ impl Warp {
         self.groups.clear();
         self.arrivals.clear();
         self.products = Products::default();
+        self.cluster_phase = None;
         self.groups.push(Group { pc: 0, lanes: self.alive, state: State::Ready });
         if !self.local.is_empty() {
             self.local.fill(0xff);
@@ -287,6 +291,7 @@ impl Warp {
                     self.fail(inst.line, None, "the warp ends with products that it has not waited for".to_owned());
                 }
                 self.copies_of_exiting(mask);
+                self.bulk.borrow_mut().end((self.alive & mask).count_ones());
                 self.alive &= !mask;
                 // Who waited for the lanes that are gone looks again.
                 for group in self.groups.iter_mut().filter(|group| group.state == State::Gathering) {
@@ -324,12 +329,13 @@ impl Warp {
                 unsafe { (inst.exec)(self, inst) };
                 self.park(pc + 1, mask, State::Ready);
             }
-            Kind::Yields => {
+            Kind::Yields | Kind::Polls => {
                 self.park(pc + 1, active & !mask, State::Ready);
                 if mask != 0 {
                     // SAFETY: as for plain instructions.
                     unsafe { (inst.exec)(self, inst) };
-                    self.park(pc + 1, mask, State::Ready);
+                    let again = inst.kind == Kind::Polls && self.yields;
+                    self.park(if again { pc } else { pc + 1 }, mask, State::Ready);
                 }
             }
             Kind::Plain | Kind::Branch => unreachable!("run() has them"),

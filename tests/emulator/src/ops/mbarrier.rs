@@ -4,7 +4,7 @@
 //! The object is opaque; here its 64 bits are pending arrivals (20), expected ones (20), pending bytes (22, signed), the
 //! phase's parity, and a zero, which memory that nobody initialised does not have.
 
-use crate::machine::address::Space;
+use crate::machine::address::{CLUSTER_SHIFT, Space};
 use crate::machine::warp::Warp;
 use crate::ops::compare::NONE;
 use crate::program::{Inst, LANES, lanes};
@@ -47,11 +47,10 @@ impl Barrier {
     }
 }
 
-/// The barrier's word in host memory, and its offset in shared memory.
-fn place(warp: &mut Warp, inst: &Inst, lane: usize, address: u64) -> (*mut u64, u64) {
-    let window = Space::Shared.window();
-    let space = if address & window == window { Space::Generic } else { Space::Shared };
-    (warp.pointer(inst, lane, space, address, 8, 8).cast(), address & !window)
+/// The barrier's word in host memory.
+fn place(warp: &mut Warp, inst: &Inst, lane: usize, address: u64) -> *mut u64 {
+    let address = address & !Space::Shared.window();
+    warp.pointer(inst, lane, Space::Shared, address, 8, 8).cast()
 }
 
 fn read(warp: &Warp, inst: &Inst, lane: usize, word: *mut u64) -> Barrier {
@@ -74,7 +73,7 @@ pub unsafe fn init(warp: &mut Warp, inst: &Inst) {
         if count == 0 || count > COUNT {
             warp.fail(inst.line, Some(lane), format!("mbarrier.init with {count} arrivals"));
         }
-        let (word, _) = place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
+        let word = place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
         let barrier = Barrier { pending: count, expected: count, bytes: 0, parity: 0 };
         // SAFETY: `place` checked the pointer.
         unsafe { word.write(barrier.word()) }
@@ -89,7 +88,7 @@ pub unsafe fn invalidate(warp: &mut Warp, inst: &Inst) {
     // SAFETY: by this function's contract.
     let addresses = unsafe { *warp.source::<u64>(inst.a) };
     for lane in lanes(warp.mask) {
-        let (word, _) = place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
+        let word = place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
         read(warp, inst, lane, word);
         // SAFETY: `place` checked the pointer.
         unsafe { word.write(u64::MAX) }
@@ -110,7 +109,7 @@ pub unsafe fn arrive(warp: &mut Warp, inst: &Inst) {
     let (addresses, counts) = unsafe { (*warp.source::<u64>(inst.a), *warp.source::<u32>(inst.b)) };
     let mut states = [0; LANES];
     for lane in lanes(warp.mask) {
-        let (word, _) = place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
+        let word = place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
         let mut barrier = read(warp, inst, lane, word);
         states[lane] = barrier.word();
         let mut arrivals = u64::from(counts[lane]);
@@ -159,12 +158,16 @@ pub unsafe fn wait(warp: &mut Warp, inst: &Inst) {
     };
     let mut complete = 0;
     for lane in lanes(warp.mask) {
-        let (word, offset) = place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
+        let address = addresses[lane].wrapping_add(inst.imm as u64) & !Space::Shared.window();
+        if address >> CLUSTER_SHIFT != 0 {
+            warp.fail(inst.line, Some(lane), "a wait at another block's mbarrier".to_owned());
+        }
+        let word = place(warp, inst, lane, address);
         if parities[lane] > 1 {
             warp.fail(inst.line, Some(lane), format!("a phase's parity of {}", parities[lane]));
         }
         // Copies may end at any time, this one included.
-        let landed = warp.bulk.borrow_mut().land(offset);
+        let landed = warp.bulk.borrow_mut().land(word);
         let mut barrier = read(warp, inst, lane, word);
         if landed > 0 {
             barrier.bytes -= landed;

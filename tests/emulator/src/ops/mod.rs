@@ -6,6 +6,7 @@
 pub mod async_copy;
 pub mod atomic;
 pub mod bulk_copy;
+pub mod cluster;
 pub mod compare;
 pub mod convert;
 pub mod float;
