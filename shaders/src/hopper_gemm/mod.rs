@@ -14,8 +14,8 @@ use cubecl::zspace::metadata::Metadata;
 use cubecl::zspace::{Shape, Strides};
 use cubecl_cuda::CudaRuntime;
 
-pub use self::blueprint::{Blueprint, Setting};
 use self::blueprint::WIDTH;
+pub use self::blueprint::{Blueprint, Setting};
 use self::task::{Form, Task};
 use crate::device::Buffer;
 

@@ -64,9 +64,7 @@ impl Task {
 
 impl KernelMetadata for Task {
     fn id(&self) -> KernelId {
-        KernelId::new::<Self>()
-            .info((FINGERPRINT, self.blueprint, self.form))
-            .cube_dim(CubeDim::new_1d(THREADS as u32))
+        KernelId::new::<Self>().info((FINGERPRINT, self.blueprint, self.form)).cube_dim(CubeDim::new_1d(THREADS as u32))
     }
 
     fn address_type(&self) -> StorageType {

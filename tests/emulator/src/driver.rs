@@ -7,6 +7,7 @@
 //! | `CUDA_EMULATOR_CAPABILITY` | compute capability, 80 or 90 (default 80) |
 //! | `CUDA_EMULATOR_EXECUTE` | 1: memory is real and kernels run; else memory is a counter and launches do nothing |
 //! | `CUDA_EMULATOR_DIR` | folder for every module's PTX (`NNNN.ptx`) and `launches`: "NNNN grid block shared" a line |
+//! | `CUDA_EMULATOR_MULTIPROCESSORS` | as the device reports them (default 108, or 132 at 90) |
 //! | `CUDA_EMULATOR_SEED` | the order in which a block's warps take turns (default 0) |
 //!
 //! A violation is printed and ends the process: there is no state in which to go on.
@@ -46,6 +47,7 @@ struct Function {
 struct Driver {
     execute: bool,
     capability: i32,
+    multiprocessors: Option<u64>,
     seed: u64,
     folder: Option<PathBuf>,
     memory: Memory,
@@ -79,6 +81,7 @@ fn driver() -> Guard {
         Driver {
             execute: number("CUDA_EMULATOR_EXECUTE") == Some(1),
             capability: number("CUDA_EMULATOR_CAPABILITY").unwrap_or(80) as i32,
+            multiprocessors: number("CUDA_EMULATOR_MULTIPROCESSORS"),
             seed: number("CUDA_EMULATOR_SEED").unwrap_or(0),
             folder: std::env::var_os("CUDA_EMULATOR_DIR").map(PathBuf::from),
             memory: Memory::new(),
@@ -181,13 +184,8 @@ fn attribute(driver: &Driver, attribute: c_int) -> c_int {
         6 | 7 => 65535,  // grid y, z
         8 => 48 << 10,   // shared memory a block
         10 => 32,        // warp
-        16 => {
-            if hopper {
-                132
-            } else {
-                108
-            }
-        } // multiprocessors
+        // Multiprocessors.
+        16 => driver.multiprocessors.unwrap_or(if hopper { 132 } else { 108 }) as c_int,
         75 => driver.capability / 10, // compute capability
         76 => driver.capability % 10,
         97 => (if hopper { 227 } else { 163 }) << 10, // shared memory a block, opted in

@@ -114,10 +114,8 @@ impl TensorMap {
     pub fn to_words(&self) -> [u64; BYTES / 8] {
         let mut words = [0; BYTES / 8];
         (words[0], words[1]) = (MAGIC, self.address);
-        words[2] = self.dims.len() as u64
-            | self.element << 8
-            | (self.swizzle as u64) << 16
-            | u64::from(self.fills_nan) << 24;
+        words[2] =
+            self.dims.len() as u64 | self.element << 8 | (self.swizzle as u64) << 16 | u64::from(self.fills_nan) << 24;
         for (at, dim) in self.dims.iter().enumerate() {
             words[3 + at] = *dim | self.box_dims[at] << 40;
         }

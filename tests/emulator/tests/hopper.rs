@@ -8,10 +8,22 @@ use cuda_emulator::tensor_map::{Arguments, TensorMap};
 
 /// Runs `body` with `%out`, a buffer of `words`, and `%map`, a map of it; returns the buffer. Shared memory is `s`.
 fn run(body: &str, threads: u32, words: Vec<u32>, map: fn(u64) -> TensorMap, seed: u64) -> Result<Vec<u32>, String> {
+    run_blocks(1, body, threads, words, map, seed)
+}
+
+/// As `run`, by one cluster of `blocks`.
+fn run_blocks(
+    blocks: u32,
+    body: &str,
+    threads: u32,
+    words: Vec<u32>,
+    map: fn(u64) -> TensorMap,
+    seed: u64,
+) -> Result<Vec<u32>, String> {
     let text = format!(
         ".version 8.8\n.target sm_90a\n.address_size 64\n.extern .shared .align 1024 .b8 s[];
-        .visible .entry k(.param .align 64 .b8 k_0[128], .param .u64 k_1)\n{{
-        .reg .pred %p<9>; .reg .b32 %r<40>; .reg .f32 %f<200>; .reg .b64 %rd<20>; .reg .b64 %out; .reg .b64 %map;
+        .visible .entry k(.param .align 64 .b8 k_0[128], .param .u64 k_1) .reqnctapercluster {blocks}, 1, 1\n{{
+        .reg .pred %p<9>; .reg .b32 %r<40>; .reg .f32 %f<200>; .reg .b64 %rd<20>; .reg .b64 %out; .reg .b64 %map; .reg .b16 %h<2>;
         ld.param.u64 %out, [k_1]; cvta.to.global.u64 %out, %out; mov.b64 %map, k_0; cvta.param.u64 %map, %map;
         mov.u32 %r0, %tid.x; mul.wide.u32 %rd0, %r0, 4; add.s64 %rd0, %out, %rd0;\n{body}\n}}"
     );
@@ -22,7 +34,7 @@ fn run(body: &str, threads: u32, words: Vec<u32>, map: fn(u64) -> TensorMap, see
     unsafe { (buffer as *mut u32).copy_from_nonoverlapping(words.as_ptr(), words.len()) };
     let mut parameters: Vec<u8> = map(buffer).to_words().iter().flat_map(|word| word.to_le_bytes()).collect();
     parameters.extend(buffer.to_le_bytes());
-    let mut grid = Launch::new([1, 1, 1], [threads, 1, 1], SHARED, parameters).with_memory(memory.ranges());
+    let mut grid = Launch::new([blocks, 1, 1], [threads, 1, 1], SHARED, parameters).with_memory(memory.ranges());
     grid.seed = seed;
     launch(&kernel, grid).map_err(|fault| fault.to_string())?;
     // SAFETY: as above.
@@ -69,7 +81,8 @@ fn an_mbarrier_orders_shared_memory_and_a_missing_wait_shows() {
     let mut differ = 0;
     for seed in SEEDS {
         assert_eq!(run(&waits, 64, vec![0; 400], map, seed).unwrap()[..64], expected, "{seed}");
-        differ += usize::from(run(&hasty, 64, vec![0; 400], map, seed).map(|words| words[..64] != expected) != Ok(false));
+        differ +=
+            usize::from(run(&hasty, 64, vec![0; 400], map, seed).map(|words| words[..64] != expected) != Ok(false));
     }
     assert!(differ > 0, "the missing wait never showed");
 }
@@ -117,10 +130,54 @@ fn a_tensor_copy_is_swizzled_cut_and_waited_for() {
         hasty_differs += usize::from(hasty != Ok(result));
     }
     assert!(hasty_differs > 0, "the missing wait never showed");
-    let text = run(&FETCH.replace("LOOP", LANDED).replace("[%map,", "[%out,"), 32, words.clone(), map, 0).map(drop).unwrap_err();
+    let text = run(&FETCH.replace("LOOP", LANDED).replace("[%map,", "[%out,"), 32, words.clone(), map, 0)
+        .map(drop)
+        .unwrap_err();
     assert!(text.contains("no tensor map"), "{text}");
-    let text = run(&FETCH.replace("LOOP", LANDED).replace("%r1, s;", "%r1, s+64;"), 32, words, map, 0).map(drop).unwrap_err();
+    let text =
+        run(&FETCH.replace("LOOP", LANDED).replace("%r1, s;", "%r1, s+64;"), 32, words, map, 0).map(drop).unwrap_err();
     assert!(text.contains("misaligned"), "{text}");
+}
+
+/// Block 0 fetches a box for both blocks; every lane tells the other block that it has waited for it.
+const SHARE: &str = "
+    mov.u32 %r20, %cluster_ctarank; mov.u32 %r1, s; add.u32 %r2, %r1, 2048; add.u32 %r7, %r1, 2056;
+    setp.ne.u32 %p1, %r0, 0; @%p1 bra READY; mbarrier.init.shared.b64 [%r7], 32;
+    mbarrier.init.shared.b64 [%r2], 1; mbarrier.arrive.expect_tx.shared.b64 _, [%r2], 1024;
+READY: SYNC
+    or.b32 %r8, %r0, %r20; setp.ne.u32 %p2, %r8, 0; @%p2 bra WAIT;
+    mov.u32 %r3, 50; mov.u32 %r4, 2; mov.u16 %h1, MASK;
+    cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster
+        [%r1], [%map, {%r3, %r4}], [%r2], %h1;
+WAIT: mbarrier.try_wait.parity.shared.b64 %p3, [%r2], 0; @!%p3 bra WAIT;
+    xor.b32 %r9, %r20, 1; mapa.shared::cluster.u32 %r10, %r7, %r9;
+    mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r10];
+TOLD: mbarrier.try_wait.parity.shared.b64 %p5, [%r7], 0; @!%p5 bra TOLD;
+    mov.u64 %rd1, s; mul.wide.u32 %rd2, %r0, 4; add.s64 %rd1, %rd1, %rd2; mov.u32 %r6, 0;
+    mul.wide.u32 %rd5, %r20, 1024; add.s64 %rd0, %rd0, %rd5;
+COPY: ld.shared.u32 %r5, [%rd1]; st.global.u32 [%rd0+1456], %r5; add.s64 %rd1, %rd1, 128; add.s64 %rd0, %rd0, 128;
+    add.u32 %r6, %r6, 1; setp.lt.u32 %p4, %r6, 8; @%p4 bra COPY;
+    barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned; ret;";
+const MEET: &str = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;";
+
+#[test]
+fn a_cluster_shares_copies_and_barriers() {
+    let words: Vec<u32> = (0..876).map(|at| at * 2 | (at * 2 + 1) << 16).collect();
+    let alone = run(&FETCH.replace("LOOP", LANDED), 32, words.clone(), map, 0).unwrap();
+    let kernel = SHARE.replace("SYNC", MEET);
+    let mut hasty_fails = 0;
+    for seed in SEEDS {
+        let result = run_blocks(2, &kernel.replace("MASK", "3"), 32, words.clone(), map, seed).unwrap();
+        assert_eq!(result[364..620], alone[364..620], "seed {seed}");
+        assert_eq!(result[620..], alone[364..620], "seed {seed}");
+        let hasty = SHARE.replace("SYNC", "bar.sync 0;").replace("MASK", "3");
+        hasty_fails += usize::from(run_blocks(2, &hasty, 32, words.clone(), map, seed).is_err());
+    }
+    assert!(hasty_fails > 0, "the other block's barrier was always there");
+    let text = run_blocks(2, &kernel.replace("MASK", "5"), 32, words.clone(), map, 0).map(drop).unwrap_err();
+    assert!(text.contains("a cluster of 2"), "{text}");
+    let text = run_blocks(2, &kernel.replace("MASK", "1"), 32, words, map, 0).map(drop).unwrap_err();
+    assert!(text.contains("deadlock"), "{text}");
 }
 
 const N: usize = 128;
@@ -227,11 +284,8 @@ fn products_of_swizzled_tiles_in_all_orders() {
             let [left, right] = mn_major.map(|mn| if mn { at * 16 * 128 } else { at * 32 });
             [descriptor(left, A_BYTES, 1024, 1), descriptor(A_BYTES + right, A_BYTES, 1024, 1)]
         };
-        let product = format!(
-            "{FENCE} {} {} {WAIT}",
-            multiply(step(1), "%p2", mn_major),
-            multiply(step(2), "%p3", mn_major)
-        );
+        let product =
+            format!("{FENCE} {} {} {WAIT}", multiply(step(1), "%p2", mn_major), multiply(step(2), "%p3", mn_major));
         let result = run_product(words.clone(), &product).unwrap();
         check(&result, words.len(), |m, n| (16..48).map(|k| a(m, k) * b(n, k)).sum());
     }
@@ -266,7 +320,8 @@ fn what_is_wrong_with_products() {
     let text = run_product(words.clone(), &format!("{product} {WAIT}")).map(drop).unwrap_err();
     assert!(text.contains("wgmma.fence"), "{text}");
     // Sums that are read before the wait are not there.
-    let late = format!("{FENCE} {product} wgmma.commit_group.sync.aligned; mov.f32 %f100, %f0; {WAIT} mov.f32 %f0, %f100;");
+    let late =
+        format!("{FENCE} {product} wgmma.commit_group.sync.aligned; mov.f32 %f100, %f0; {WAIT} mov.f32 %f0, %f100;");
     let result = run_product(words.clone(), &late).unwrap();
     assert!(f32::from_bits(result[words.len()]).is_nan());
     let overwritten = format!("{FENCE} {product} st.shared.u32 [%rd1+4], %r0; {WAIT}");

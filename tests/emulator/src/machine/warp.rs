@@ -89,7 +89,13 @@ pub struct Warp {
 }
 
 impl Warp {
-    pub fn new(kernel: Arc<Kernel>, launch: Arc<Launch>, index: usize, shared: Shared, bulk: Rc<RefCell<Bulk>>) -> Self {
+    pub fn new(
+        kernel: Arc<Kernel>,
+        launch: Arc<Launch>,
+        index: usize,
+        shared: Shared,
+        bulk: Rc<RefCell<Bulk>>,
+    ) -> Self {
         // Poisoned like memory: a register that is read before it is written holds NaN.
         let mut registers = vec![Line([0xff; 64]); kernel.register_bytes / size_of::<Line>()];
         let bases = [registers.as_mut_ptr().cast(), kernel.constants.as_ptr().cast_mut().cast()];

@@ -14,7 +14,7 @@ use crate::tensor_map::{ALIGN, BYTES, TensorMap};
 const TARGET_ALIGN: u64 = 128;
 
 /// Turns in a row that ended in vain at an mbarrier, before that is a deadlock.
-const PATIENCE: u32 = 1 << 22;
+const PATIENCE: u32 = 1 << 20;
 
 struct Copy {
     map: TensorMap,
