@@ -51,16 +51,27 @@ impl Blueprint {
         self.tile_m * self.cluster
     }
 
-    /// The largest tile of which there are enough to keep every multiprocessor busy: a larger one reads less shared memory
-    /// a product. 132 tiles of 128 x 256 in work at a time share most where they are 16 rows by 8.
+    /// Clocks of a slice, by the larger of two rates of an H100 (NVIDIA H100 Tensor Core GPU Architecture): 2048 products a
+    /// clock and multiprocessor, and about 32 bytes from the L2. Not measured here; benches/wgmma.sh compares.
+    fn slice_clocks(&self) -> usize {
+        let products = self.tile_m * self.tile_n * WIDTH;
+        let bytes = (self.tile_m + self.tile_n / self.cluster) * ROW_BYTES;
+        (products / 2048).max(bytes / 32)
+    }
+
+    /// The blueprint that is done first by that model: whole waves of tiles, each as long as its slices. 132 tiles of
+    /// 128 x 256 in work at a time share most where they are 16 rows by 8.
     fn chosen([m, n]: [usize; 2], multiprocessors: usize) -> Self {
         let tile = |tile_n, stages, cluster| Self { tile_m: 128, tile_n, stages, group_m: 16 / cluster, cluster };
-        let [wide, middle, narrow] = [tile(256, 4, 2), tile(128, 6, 1), tile(64, 8, 1)];
-        let enough = |blueprint: &Self| {
-            let tiles = m.div_ceil(blueprint.cluster_m()) * blueprint.cluster * n.div_ceil(blueprint.tile_n);
-            n > blueprint.tile_n / 2 && tiles >= multiprocessors
+        let narrow = tile(64, 8, 1);
+        let clocks = |blueprint: &Self| {
+            let clusters = m.div_ceil(blueprint.cluster_m()) * n.div_ceil(blueprint.tile_n);
+            clusters.div_ceil((multiprocessors / blueprint.cluster).max(1)) * blueprint.slice_clocks()
         };
-        [wide, middle].into_iter().find(enough).unwrap_or(narrow)
+        let wider = [tile(256, 4, 2), tile(256, 4, 1), tile(128, 6, 2), tile(128, 6, 1)];
+        let fitting = wider.into_iter().filter(|blueprint| n > blueprint.tile_n / 2);
+        // Of equals the first: the largest.
+        fitting.chain([narrow]).min_by_key(clocks).unwrap_or(narrow)
     }
 }
 
@@ -143,14 +154,17 @@ mod tests {
     /// phi-1's products with 16 sequences of 2048 on 132 multiprocessors, and small ones.
     #[test]
     fn choices_exist_and_fill_the_device() {
-        let choice = |m, n| Blueprint::chosen([m, n], 132);
-        assert_eq!(choice(32_768, 14_336).tile_n, 256);
-        assert_eq!(choice(2048, 8192).tile_n, 256);
-        assert_eq!(choice(2048, 2048).tile_n, 128);
-        assert_eq!(choice(259, 520).tile_n, 64);
-        assert_eq!(choice(1 << 20, 64).tile_n, 64);
-        for (m, n) in [(1, 1), (2048, 2048), (32_768, 51_200)] {
-            assert!(choice(m, n).possible());
+        let choice = |m, n| {
+            let blueprint = Blueprint::chosen([m, n], 132);
+            assert!(blueprint.possible(), "{blueprint}");
+            (blueprint.tile_n, blueprint.cluster)
+        };
+        for (m, n) in [(32_768, 14_336), (32_768, 2048), (14_336, 2048), (2048, 8192), (2048, 2048), (4096, 51_200)] {
+            assert_eq!(choice(m, n), (256, 2), "{m} x {n}");
         }
+        assert_eq!(choice(512, 2048), (128, 2));
+        assert_eq!(choice(100, 51_200), (256, 1));
+        assert_eq!(choice(1 << 20, 64), (64, 1));
+        assert_eq!(choice(1, 1), (64, 1));
     }
 }

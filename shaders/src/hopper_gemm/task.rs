@@ -8,9 +8,10 @@ use cubecl_cuda::CudaCompiler;
 
 use super::blueprint::{Blueprint, THREADS};
 
+const INSTRUCTIONS: &str = include_str!("../../cuda/wgmma.cuh");
 const SOURCE: &str = include_str!("../../cuda/gemm.cu");
 /// Of the source: a cache of compiled kernels on disk knows them by their id alone.
-const FINGERPRINT: u64 = fingerprint(SOURCE.as_bytes());
+const FINGERPRINTS: [u64; 2] = [fingerprint(INSTRUCTIONS.as_bytes()), fingerprint(SOURCE.as_bytes())];
 const ENTRY: &str = "hopper_gemm";
 
 /// FNV-1a.
@@ -57,14 +58,14 @@ impl Task {
             "#define TILE_M {tile_m}\n#define TILE_N {tile_n}\n#define STAGES {stages}\n#define GROUP_M {group_m}\n\
              #define CLUSTER {cluster}\n\
              #define A_MN {a}\n#define B_MN {b}\n#define IN \"{input}\"\n#define OUT {output}\n#define BIAS {bias}\n\
-             #define ACCUMULATE {accumulate}\n#define WIDE {wide}\n{SOURCE}"
+             #define ACCUMULATE {accumulate}\n#define WIDE {wide}\n{INSTRUCTIONS}{SOURCE}"
         )
     }
 }
 
 impl KernelMetadata for Task {
     fn id(&self) -> KernelId {
-        KernelId::new::<Self>().info((FINGERPRINT, self.blueprint, self.form)).cube_dim(CubeDim::new_1d(THREADS as u32))
+        KernelId::new::<Self>().info((FINGERPRINTS, self.blueprint, self.form)).cube_dim(CubeDim::new_1d(THREADS as u32))
     }
 
     fn address_type(&self) -> StorageType {
