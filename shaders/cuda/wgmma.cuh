@@ -1,5 +1,5 @@
-// The instructions of compute capability 9.0 that gemm.cu is made of: wgmma on swizzled tiles, mbarriers, tensor copies,
-// clusters. Comes after gemm.cu's parameters and before its text.
+// The instructions of compute capability 9.0 that gemm.cu is made of: wgmma on swizzled tiles, mbarriers, tensor
+// copies, clusters. Comes after gemm.cu's parameters and before its text.
 //
 // Sources: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions" (descriptors, layouts, fragments), "mbarrier",
 // "cp.async.bulk.tensor", "barrier.cluster". No headers: NVRTC has none of its own.

@@ -1,5 +1,5 @@
-//! The matrix product of compute capability 9.0: TMA, a ring of stages, wgmma. CubeCL has no wgmma, so the kernel is CUDA C++
-//! (shaders/cuda/gemm.cu), compiled and launched by CubeCL in its own stream.
+//! The matrix product of compute capability 9.0: TMA, a ring of stages, wgmma. CubeCL has no wgmma, so the kernel is
+//! CUDA C++ (shaders/cuda/gemm.cu), compiled and launched by CubeCL in its own stream.
 
 mod blueprint;
 mod task;
@@ -42,8 +42,8 @@ pub struct Destination<R: Runtime> {
 /// TMA's alignment of addresses and strides.
 const TMA_ALIGN: usize = 16;
 
-/// CubeCL's CUDA client, if this is one of a device with wgmma. Of the architectures that have TMA only 9.0 lacks the wide
-/// im2col mode; those after it multiply in other ways.
+/// CubeCL's CUDA client, if this is one of a device with wgmma. Of the architectures that have TMA only 9.0 lacks the
+/// wide im2col mode; those after it multiply in other ways.
 fn capable<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaRuntime>> {
     let tma = &client.properties().features.tma;
     let hopper = tma.contains(Tma::Base) && !tma.contains(Tma::Im2colWide);
@@ -93,8 +93,9 @@ impl<R: Runtime> Operand<R> {
     }
 }
 
-/// out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what `out` holds; fp32 sums. Whether that was launched:
-/// not on other devices, nor for operands that are not both fp16 or both bf16, or whose rows TMA cannot address.
+/// out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what `out` holds; fp32 sums. Whether that was
+/// launched: not on other devices, nor for operands that are not both fp16 or both bf16, or whose rows TMA cannot
+/// address.
 ///
 /// # Panics
 /// If the operands' extents do not fit each other.

@@ -1,5 +1,5 @@
-//! Tensor maps: what cuTensorMapEncodeTiled checks, and how cp.async.bulk.tensor reads them (CUDA Driver API, "Tensor Map
-//! Object Management"; PTX ISA, "Tensors", "Tiled Mode", "Swizzling Modes").
+//! Tensor maps: what cuTensorMapEncodeTiled checks, and how cp.async.bulk.tensor reads them (CUDA Driver API, "Tensor
+//! Map Object Management"; PTX ISA, "Tensors", "Tiled Mode", "Swizzling Modes").
 //!
 //! The 128 bytes are opaque; here they are sixteen words of our own. A map without our first word is none.
 
@@ -82,8 +82,8 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The map, where the driver would make one; `None` for what it refuses, and for interleaving and strides of elements,
-    /// which nothing here uses.
+    /// The map, where the driver would make one; `None` for what it refuses, and for interleaving and strides of
+    /// elements, which nothing here uses.
     pub fn map(self) -> Option<TensorMap> {
         let element = element_bytes(self.kind)?;
         let swizzle = Swizzle::of(self.swizzle)?;
@@ -149,7 +149,8 @@ impl TensorMap {
         self.box_dims[0] * self.element
     }
 
-    /// The global address of each row of the box at `at`, and how many of its bytes, from which on, are inside the tensor.
+    /// The global address of each row of the box at `at`, and how many of its bytes, from which on, are inside the
+    /// tensor.
     pub fn rows(&self, at: &[i32]) -> Vec<Row> {
         let count: u64 = self.box_dims[1..].iter().product();
         let first = i64::from(at[0]);
@@ -234,8 +235,8 @@ mod tests {
         assert_eq!(map.rows(&[100, 0])[0].bytes, 0);
     }
 
-    /// PTX ISA, "Swizzling Modes", the table of the 128B mode: row r of the pattern holds chunk c at c xor r; 64B repeats
-    /// each row's order for two chunks of 64 bytes and changes every line; so does 32B.
+    /// PTX ISA, "Swizzling Modes", the table of the 128B mode: row r of the pattern holds chunk c at c xor r; 64B
+    /// repeats each row's order for two chunks of 64 bytes and changes every line; so does 32B.
     #[test]
     fn chunks_are_permuted_as_the_tables_say() {
         let order = |swizzle: Swizzle, line: u64| -> Vec<u64> {

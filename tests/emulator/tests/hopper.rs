@@ -1,4 +1,5 @@
-//! What compute capability 9.0 adds, by hand: mbarriers, tensor copies, products of a warpgroup, and what is wrong with them.
+//! What compute capability 9.0 adds, by hand: mbarriers, tensor copies, products of a warpgroup, and what is wrong with
+//! them.
 
 use cuda_emulator::half::f32_to_f16;
 use cuda_emulator::launch::{Launch, launch};
@@ -60,7 +61,8 @@ fn map(address: u64) -> TensorMap {
     arguments.map().unwrap()
 }
 
-/// 64 threads hand a word to the other warp; the first lane of each warp arrives for it. Twice, so that both parities count.
+/// 64 threads hand a word to the other warp; the first lane of each warp arrives for it. Twice, so that both parities
+/// count.
 const HAND_OVER: &str = "
     mov.u64 %rd1, s; mul.wide.u32 %rd2, %r0, 4; add.s64 %rd2, %rd1, %rd2; xor.b32 %r1, %r0, 32;
     mul.wide.u32 %rd3, %r1, 4; add.s64 %rd3, %rd1, %rd3; and.b32 %r2, %r0, 31; mov.u32 %r5, 0; mov.u32 %r9, 0;
@@ -110,7 +112,8 @@ COPY: ld.shared.u32 %r5, [%rd1]; st.global.u32 [%rd0+1456], %r5; add.s64 %rd1, %
     add.u32 %r6, %r6, 1; setp.lt.u32 %p4, %r6, 8; @%p4 bra COPY; ret;";
 const LANDED: &str = "mbarrier.try_wait.parity.shared.b64 %p3, [s+2048], 0; @!%p3 bra WAIT;";
 
-/// The box at column 50, row 2: it leaves the tensor on two sides. Row r of the box has its chunk c of 8 elements at c xor r.
+/// The box at column 50, row 2: it leaves the tensor on two sides. Row r of the box has its chunk c of 8 elements at c
+/// xor r.
 #[test]
 fn a_tensor_copy_is_swizzled_cut_and_waited_for() {
     let words: Vec<u32> = (0..620).map(|at| at * 2 | (at * 2 + 1) << 16).collect();
@@ -192,8 +195,8 @@ fn b(n: usize, k: usize) -> f32 {
     ((n * 5 + k * 2) % 9) as f32 * 0.5 - 2.0
 }
 
-/// Where an element of two bytes is, drawn from the figures of PTX ISA, "Shared Memory Matrix Layout": rows of 128 bytes,
-/// eight to a pattern, the chunk of 16 bytes in column c of row r standing at c xor r.
+/// Where an element of two bytes is, drawn from the figures of PTX ISA, "Shared Memory Matrix Layout": rows of 128
+/// bytes, eight to a pattern, the chunk of 16 bytes in column c of row r standing at c xor r.
 fn line(row: usize, column: usize) -> usize {
     row * 128 + (column / 8 ^ row % 8) * 16 + column % 8 * 2
 }
@@ -252,8 +255,8 @@ fn multiply(descriptors: [u64; 2], adds: &str, mn_major: [bool; 2]) -> String {
     )
 }
 
-/// Sum `at` of a thread: warp w of four has 16 rows, lane l of them l / 4 and l / 4 + 8, and of every 8 columns 2 (l % 4) and
-/// the next (PTX ISA, the figure of D of m64nNk16).
+/// Sum `at` of a thread: warp w of four has 16 rows, lane l of them l / 4 and l / 4 + 8, and of every 8 columns 2 (l %
+/// 4) and the next (PTX ISA, the figure of D of m64nNk16).
 fn check(result: &[u32], words: usize, expected: impl Fn(usize, usize) -> f32) {
     for thread in 0..128 {
         for at in 0..N / 2 {
@@ -291,8 +294,8 @@ fn products_of_swizzled_tiles_in_all_orders() {
     }
 }
 
-/// Without a swizzle, both k-major: 8 rows of 16 bytes are 128 contiguous ones; the next 8 of k 128 further, the next 8 rows
-/// 256.
+/// Without a swizzle, both k-major: 8 rows of 16 bytes are 128 contiguous ones; the next 8 of k 128 further, the next 8
+/// rows 256.
 #[test]
 fn a_product_without_a_swizzle() {
     let mut bytes = vec![0u8; A_BYTES + N * 128];

@@ -1,8 +1,8 @@
 //! cp.async.bulk.tensor from global to shared memory (PTX ISA, "cp.async.bulk.tensor").
 //!
-//! A copy lands at some time between its instruction and the end of the phase that waits for it: at once or, as often, when
-//! somebody looks at its barrier. So who reads without having waited finds poison or what was there before, and who has
-//! not freed the target finds it overwritten.
+//! A copy lands at some time between its instruction and the end of the phase that waits for it: at once or, as often,
+//! when somebody looks at its barrier. So who reads without having waited finds poison or what was there before, and
+//! who has not freed the target finds it overwritten.
 
 use super::mbarrier;
 use crate::machine::address::{CLUSTER_SHIFT, Space};
@@ -134,9 +134,9 @@ impl Bulk {
     }
 }
 
-/// cp.async.bulk.tensor.Nd.shared::cluster.global [a], [b, {coordinates}], [barrier]: the list has the barrier's address,
-/// then the coordinates, innermost first; with .multicast::cluster (`aux` 1) then the mask of the blocks that get it, each at
-/// the same places in its own memory.
+/// cp.async.bulk.tensor.Nd.shared::cluster.global [a], [b, {coordinates}], [barrier]: the list has the barrier's
+/// address, then the coordinates, innermost first; with .multicast::cluster (`aux` 1) then the mask of the blocks that
+/// get it, each at the same places in its own memory.
 ///
 /// # Safety
 /// As for `Exec`; a, b and the first of the list are doubles, the rest of the list words.

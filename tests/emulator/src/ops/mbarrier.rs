@@ -1,8 +1,8 @@
-//! mbarrier: barriers in shared memory that count arrivals and bytes (PTX ISA, "Parallel Synchronization and Communication
-//! Instructions: mbarrier").
+//! mbarrier: barriers in shared memory that count arrivals and bytes (PTX ISA, "Parallel Synchronization and
+//! Communication Instructions: mbarrier").
 //!
-//! The object is opaque; here its 64 bits are pending arrivals (20), expected ones (20), pending bytes (22, signed), the
-//! phase's parity, and a zero, which memory that nobody initialised does not have.
+//! The object is opaque; here its 64 bits are pending arrivals (20), expected ones (20), pending bytes (22, signed),
+//! the phase's parity, and a zero, which memory that nobody initialised does not have.
 
 use crate::machine::address::{CLUSTER_SHIFT, Space};
 use crate::machine::warp::Warp;
@@ -141,8 +141,8 @@ pub unsafe fn arrive(warp: &mut Warp, inst: &Inst) {
 /// Flags of `aux` for `wait`.
 pub const BY_PARITY: u32 = 1;
 
-/// mbarrier.{test,try}_wait{.parity} d, [a + imm], b: whether the phase is complete. try_wait may suspend the thread for a
-/// while; here the other warps have their turn.
+/// mbarrier.{test,try}_wait{.parity} d, [a + imm], b: whether the phase is complete. try_wait may suspend the thread
+/// for a while; here the other warps have their turn.
 ///
 /// # Safety
 /// As for `init`; d is a predicate, b a word (the parity) or a double (a state).

@@ -1,8 +1,8 @@
 //! wgmma: products of a warpgroup over matrices in shared memory (PTX ISA, "Asynchronous Warpgroup Level Matrix
 //! Instructions").
 //!
-//! The sums are in the registers after the wait, not before; until then those hold NaN. An operand that changes between the
-//! instruction and the wait is a fault, since the device reads it at some time between the two.
+//! The sums are in the registers after the wait, not before; until then those hold NaN. An operand that changes between
+//! the instruction and the wait is a fault, since the device reads it at some time between the two.
 
 use super::{Element, whole_warp};
 use crate::half::{bf16_to_f32, f16_to_f32};
@@ -60,20 +60,21 @@ impl Descriptor {
         Ok(Self { start: field(0), leading: field(16), stride: field(32), width })
     }
 
-    /// Where the element (`mn`, `k`) of two bytes lies (PTX ISA, "Shared Memory Matrix Layout" and "Strides"). In elements
-    /// of 16 bytes, a swizzle atom is width / 16 along the contiguous dimension by 8 along the other.
+    /// Where the element (`mn`, `k`) of two bytes lies (PTX ISA, "Shared Memory Matrix Layout" and "Strides"). In
+    /// elements of 16 bytes, a swizzle atom is width / 16 along the contiguous dimension by 8 along the other.
     fn place(&self, mn: usize, k: usize, mn_major: bool) -> u64 {
         let (mn, k) = (mn as u64, k as u64);
         let along = self.width / 2;
         let dense = match (mn_major, self.width) {
-            // Without a swizzle: 8 rows of 16 bytes; the leading offset leads to the next 8 of k, the stride to the next
-            // 8 of m or n, in both orders.
+            // Without a swizzle: 8 rows of 16 bytes; the leading offset leads to the next 8 of k, the stride to the
+            // next 8 of m or n, in both orders.
             (false, 16) => mn / 8 * self.stride + k / 8 * self.leading + mn % 8 * 16 + k % 8 * 2,
             (true, 16) => mn / 8 * self.stride + k / 8 * self.leading + k % 8 * 16 + mn % 8 * 2,
-            // 8 rows of m or n, each with its k contiguous; the stride leads to the next 8, the leading offset is unused.
+            // 8 rows of m or n, each with its k contiguous; the stride leads to the next 8, the leading offset is
+            // unused.
             (false, width) => mn / 8 * self.stride + mn % 8 * width + k * 2,
-            // 8 rows of k, each with its m or n contiguous; the stride leads to the next 8 of k, the leading offset to the
-            // next atom along m or n.
+            // 8 rows of k, each with its m or n contiguous; the stride leads to the next 8 of k, the leading offset to
+            // the next atom along m or n.
             (true, width) => mn / along * self.leading + k / 8 * self.stride + k % 8 * width + mn % along * 2,
         };
         let address = self.start + dense;
@@ -162,8 +163,8 @@ unsafe fn descriptor(warp: &Warp, inst: &Inst, operand: u32) -> u64 {
     bits[0]
 }
 
-/// This warp's 16 rows of the product; lane l has of rows l / 4 and l / 4 + 8 the columns 2 (l % 4) and the next of every
-/// eight (PTX ISA, "Register Fragments and Shared Memory Matrix Layouts" of m64nNk16, the figure of D).
+/// This warp's 16 rows of the product; lane l has of rows l / 4 and l / 4 + 8 the columns 2 (l % 4) and the next of
+/// every eight (PTX ISA, "Register Fragments and Shared Memory Matrix Layouts" of m64nNk16, the figure of D).
 ///
 /// # Safety
 /// As for `Exec`; `imm` is a plan; the list has its n / 2 sums, read and written; then a's four words where it is in
@@ -276,8 +277,8 @@ pub fn multiplication() -> Exec {
     exec!(|w, i| multiply(w, i))
 }
 
-/// wgmma.fence. The device wants one before the first product and after any access to the registers of one; here, before
-/// the first and after every wait that leaves none.
+/// wgmma.fence. The device wants one before the first product and after any access to the registers of one; here,
+/// before the first and after every wait that leaves none.
 ///
 /// # Safety
 /// As for `Exec`.
