@@ -186,6 +186,16 @@ fn other_tiles_on_sm_90() {
 }
 
 #[test]
+fn a_tile_that_is_none_is_refused() {
+    let Some((dir, wheels)) = prepared() else { return };
+    let output =
+        program(dir.path(), &wheels, "90").args(["selftest"]).env("TRAINER_WGMMA", "256x256x2x8x1").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("TRAINER_WGMMA") && stderr.contains("expected 128 or 256 rows"), "{stderr}");
+}
+
+#[test]
 fn every_kernel_of_a_phi_1_step_compiles() {
     let Some((dir, wheels)) = prepared() else { return };
     // phi-1's widths and sequences, one block.

@@ -65,7 +65,9 @@ impl Task {
 
 impl KernelMetadata for Task {
     fn id(&self) -> KernelId {
-        KernelId::new::<Self>().info((FINGERPRINTS, self.blueprint, self.form)).cube_dim(CubeDim::new_1d(THREADS as u32))
+        KernelId::new::<Self>()
+            .info((FINGERPRINTS, self.blueprint, self.form))
+            .cube_dim(CubeDim::new_1d(THREADS as u32))
     }
 
     fn address_type(&self) -> StorageType {

@@ -330,6 +330,9 @@ fn what_is_wrong_with_products() {
     let overwritten = format!("{FENCE} {product} st.shared.u32 [%rd1+4], %r0; {WAIT}");
     let text = run_product(words.clone(), &overwritten).map(drop).unwrap_err();
     assert!(text.contains("overwritten before wgmma.wait_group"), "{text}");
+    let alone = format!("setp.gt.u32 %p5, %r0, 31; @%p5 bra PAST; {FENCE} {product} {WAIT} PAST: bar.sync 0;");
+    let text = run_product(words.clone(), &alone).map(drop).unwrap_err();
+    assert!(text.contains("different products"), "{text}");
     let text = run_product(words, &format!("{FENCE} {product}")).map(drop).unwrap_err();
     assert!(text.contains("has not waited for"), "{text}");
 }

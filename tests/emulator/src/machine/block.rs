@@ -129,8 +129,16 @@ impl Block {
         self.finish();
     }
 
-    /// A copy that lands after the block is gone would hit the next one's memory.
+    /// A copy that lands after the block is gone would hit the next one's memory; a product that not all warps of a
+    /// warpgroup came to would have waited for ever, or mixed two of them.
     fn finish(&self) {
+        let each = self.launch.threads().div_ceil(LANES);
+        for warpgroup in self.warps.chunks(each).flat_map(|block| block.chunks(4)) {
+            if warpgroup.iter().any(|warp| warp.products.history() != warpgroup[0].products.history()) {
+                let text = "the warps of a warpgroup came to different products".to_owned();
+                warpgroup[0].fail(0, None, text);
+            }
+        }
         if !self.bulk.borrow().is_empty() {
             let line = self.kernel.code.last().map_or(0, |inst| inst.line);
             self.warps[0].fail(line, None, "the block ends before all of its tensor copies have landed".to_owned());

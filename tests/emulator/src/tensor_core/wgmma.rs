@@ -131,11 +131,18 @@ pub struct Products {
     committed: u32,
     /// Whether registers are fenced against products that come.
     fenced: bool,
+    /// A checksum of all products so far: instructions and descriptors.
+    history: u64,
 }
 
 impl Products {
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// The same for the four warps of a warpgroup, which execute every product together.
+    pub fn history(&self) -> u64 {
+        self.history
     }
 }
 
@@ -229,6 +236,9 @@ unsafe fn multiply(warp: &mut Warp, inst: &Inst) {
     for &register in &registers {
         // SAFETY: by this function's contract.
         unsafe { warp.set::<u32>(register, &[u32::MAX; LANES]) }
+    }
+    for part in [u64::from(inst.line), a, b_bits] {
+        warp.products.history = (warp.products.history ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
     let group = warp.products.committed;
     let (descriptors, sums) = ([a, b_bits], [left_sum, right_sum]);
