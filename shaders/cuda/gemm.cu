@@ -253,7 +253,9 @@ extern "C" __global__ void IN_CLUSTER __launch_bounds__(3 * WARPGROUP, 1)
                     parity ^= 1;
                 }
             }
-            asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#pragma unroll
+            for (int part = 0; part < OWN; ++part)
+                finish(sum[part]);
             barrier_arrive(empty + 8 * before, lane);
 #pragma unroll
             for (int part = 0; part < OWN; ++part) {

@@ -83,6 +83,12 @@ __device__ __forceinline__ void multiply(float (&sum)[TILE_N / 2], u64 a, u64 b,
         : "l"(a), "l"(b), "r"(adds));
 }
 
+// Waits for all products. It names the sums, so that the compiler, which does not know that they are still being made,
+// moves nothing that uses them before it.
+__device__ __forceinline__ void finish(float (&sum)[TILE_N / 2]) {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : OPERANDS::"memory");
+}
+
 __device__ __forceinline__ u32 shared_address(const void* pointer) {
     return (u32)__cvta_generic_to_shared(pointer);
 }
