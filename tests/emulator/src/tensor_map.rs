@@ -51,7 +51,7 @@ impl Swizzle {
         let line = address / 128;
         match self {
             Self::None => address,
-            swizzle => address ^ (line % (swizzle.span() / 16)) * 16,
+            swizzle => address ^ ((line % (swizzle.span() / 16)) * 16),
         }
     }
 }

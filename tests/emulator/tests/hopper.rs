@@ -116,9 +116,9 @@ const LANDED: &str = "mbarrier.try_wait.parity.shared.b64 %p3, [s+2048], 0; @!%p
 /// xor r.
 #[test]
 fn a_tensor_copy_is_swizzled_cut_and_waited_for() {
-    let words: Vec<u32> = (0..620).map(|at| at * 2 | (at * 2 + 1) << 16).collect();
+    let words: Vec<u32> = (0..620).map(|at| (at * 2) | ((at * 2 + 1) << 16)).collect();
     let mut hasty_differs = 0;
-    let place = |row: usize, column: usize| 728 + row * 64 + (column / 8 ^ row) * 8 + column % 8;
+    let place = |row: usize, column: usize| 728 + row * 64 + ((column / 8) ^ row) * 8 + column % 8;
     for seed in SEEDS {
         let read = |result: &[u32], at: usize| result[at / 2] >> (16 * (at % 2)) & 0xffff;
         let result = run(&FETCH.replace("LOOP", LANDED), 32, words.clone(), map, seed).unwrap();
@@ -165,7 +165,7 @@ const MEET: &str = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait
 
 #[test]
 fn a_cluster_shares_copies_and_barriers() {
-    let words: Vec<u32> = (0..876).map(|at| at * 2 | (at * 2 + 1) << 16).collect();
+    let words: Vec<u32> = (0..876).map(|at| (at * 2) | ((at * 2 + 1) << 16)).collect();
     let alone = run(&FETCH.replace("LOOP", LANDED), 32, words.clone(), map, 0).unwrap();
     let kernel = SHARE.replace("SYNC", MEET);
     let mut hasty_fails = 0;
@@ -198,7 +198,7 @@ fn b(n: usize, k: usize) -> f32 {
 /// Where an element of two bytes is, drawn from the figures of PTX ISA, "Shared Memory Matrix Layout": rows of 128
 /// bytes, eight to a pattern, the chunk of 16 bytes in column c of row r standing at c xor r.
 fn line(row: usize, column: usize) -> usize {
-    row * 128 + (column / 8 ^ row % 8) * 16 + column % 8 * 2
+    row * 128 + ((column / 8) ^ (row % 8)) * 16 + column % 8 * 2
 }
 
 /// Both tiles, 64 deep, in the swizzled layouts, as words.

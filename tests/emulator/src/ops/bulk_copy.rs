@@ -179,7 +179,8 @@ pub unsafe fn fetch(warp: &mut Warp, inst: &Inst) {
             let now = warp.bulk.borrow_mut().chance();
             if now {
                 copy.perform();
-                mbarrier::complete_bytes(warp, inst, lane, word, copy.map.box_bytes() as i64);
+                // SAFETY: the barrier's offset was checked, and the memory of all blocks is as large.
+                unsafe { mbarrier::complete_bytes(warp, inst, lane, word, copy.map.box_bytes() as i64) };
             } else {
                 warp.bulk.borrow_mut().copies.push(copy);
             }

@@ -189,10 +189,13 @@ pub unsafe fn wait(warp: &mut Warp, inst: &Inst) {
 }
 
 /// `bytes` of a copy have come to the barrier at `word`.
-pub fn complete_bytes(warp: &Warp, inst: &Inst, lane: usize, word: *mut u64, bytes: i64) {
+///
+/// # Safety
+/// `word` is in the cluster's shared memory.
+pub unsafe fn complete_bytes(warp: &Warp, inst: &Inst, lane: usize, word: *mut u64, bytes: i64) {
     let mut barrier = read(warp, inst, lane, word);
     barrier.bytes -= bytes;
-    // SAFETY: the caller checked the pointer.
+    // SAFETY: by this function's contract.
     unsafe { word.write(barrier.turned().word()) }
 }
 

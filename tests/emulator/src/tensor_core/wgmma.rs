@@ -79,7 +79,7 @@ impl Descriptor {
         };
         let address = self.start + dense;
         // The chunks of 16 bytes of a 128-byte line are permuted by the line's number.
-        address ^ (address / 128 % (self.width / 16)) * 16
+        address ^ ((address / 128 % (self.width / 16)) * 16)
     }
 }
 
@@ -184,7 +184,7 @@ unsafe fn multiply(warp: &mut Warp, inst: &Inst) {
     if !warp.products.fenced {
         warp.fail(inst.line, None, "wgmma.mma_async after an access to registers without wgmma.fence".to_owned());
     }
-    if warp.launch.threads() % (WARPS * LANES) != 0 {
+    if !warp.launch.threads().is_multiple_of(WARPS * LANES) {
         warp.fail(inst.line, None, "wgmma.mma_async in a block that is not made of whole warpgroups".to_owned());
     }
     let adds = warp.predicate(inst.c);
