@@ -93,6 +93,8 @@ fn assemble(ptx: &Path, wheels: &Path, architecture: &str) -> Vec<Kernel> {
                 .unwrap();
             let report = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{}: {report}", file.display());
+            // Where ptxas cannot keep the products of a warpgroup in flight, it says so and waits after each.
+            assert!(!report.contains("serialized"), "{}: {report}", file.display());
             let before = |key: &str| -> u32 {
                 let end = report.find(key);
                 end.and_then(|end| report[..end].split_whitespace().next_back()?.parse().ok()).unwrap_or(0)
@@ -121,11 +123,21 @@ fn prepared() -> Option<(tempfile::TempDir, PathBuf)> {
     Some((dir, wheels))
 }
 
-/// The self-test in three dtypes, whole or only some `groups`: a violation in a kernel ends the run.
-fn self_test(capability: &str, groups: Option<&str>, comparisons: usize) {
-    let Some((dir, wheels)) = prepared() else { return };
-    let output = program(dir.path(), &wheels, capability)
+/// The self-test in three dtypes, whole or only some `groups`: a violation in a kernel ends the run. Returns how many
+/// launches there were of a kernel of that name.
+fn self_test(capability: &str, groups: Option<&str>, wgmma: &str, comparisons: usize) -> Option<usize> {
+    let (dir, wheels) = prepared()?;
+    let ptx = dir.path().join("ptx");
+    fs::create_dir(&ptx).unwrap();
+    let mut program = program(dir.path(), &wheels, capability);
+    if capability == "90" {
+        // So that a block there has several tiles even of small matrices.
+        program.env("CUDA_EMULATOR_MULTIPROCESSORS", "4");
+    }
+    let output = program
         .env("CUDA_EMULATOR_EXECUTE", "1")
+        .env("CUDA_EMULATOR_DIR", &ptx)
+        .env("TRAINER_WGMMA", wgmma)
         .args(["selftest", "--seed", "1", "--json"])
         .args(groups.map(|groups| ["--only", groups]).into_iter().flatten())
         .output()
@@ -141,17 +153,46 @@ fn self_test(capability: &str, groups: Option<&str>, comparisons: usize) {
     let operations = rows("operations").len();
     // Fewer mean that cases, or a whole dtype, were left out.
     assert!(operations >= comparisons, "sm_{capability}: {operations} comparisons");
+    let launches = fs::read_to_string(ptx.join("launches")).unwrap();
+    let of_wgmma = |line: &&str| {
+        let text = fs::read_to_string(ptx.join(format!("{}.ptx", &line[..4]))).unwrap();
+        text.contains("wgmma.mma_async")
+    };
+    Some(launches.lines().filter(of_wgmma).count())
 }
 
 #[test]
 fn self_test_on_sm_80() {
-    self_test("80", None, 673);
+    assert_eq!(self_test("80", None, "auto", 718).unwrap_or(0), 0);
 }
 
 /// What multiplies, and so chooses by capability.
 #[test]
 fn products_of_the_self_test_on_sm_90() {
-    self_test("90", Some("linear,loss,attention"), 350);
+    if let Some(launches) = self_test("90", Some("linear,products,loss,attention"), "auto", 395) {
+        assert!(launches >= 20, "{launches} launches of the wgmma kernel");
+    }
+}
+
+/// Tiles and stages that small products do not choose, several tiles a block; and the route without them.
+#[test]
+fn other_tiles_on_sm_90() {
+    for blueprint in ["128x256x4x2x1", "128x256x3x1x2", "256x128x3x1x2", "256x64x2x16x1"] {
+        if let Some(launches) = self_test("90", Some("products"), blueprint, 45) {
+            assert!(launches >= 16, "{blueprint}: {launches} launches of the wgmma kernel");
+        }
+    }
+    assert_eq!(self_test("90", Some("products"), "off", 45).unwrap_or(0), 0);
+}
+
+#[test]
+fn a_tile_that_is_none_is_refused() {
+    let Some((dir, wheels)) = prepared() else { return };
+    let output =
+        program(dir.path(), &wheels, "90").args(["selftest"]).env("TRAINER_WGMMA", "256x256x2x8x1").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("TRAINER_WGMMA") && stderr.contains("expected 128 or 256 rows"), "{stderr}");
 }
 
 #[test]
@@ -188,6 +229,8 @@ fn every_kernel_of_a_phi_1_step_compiles() {
         let ptx = compile(dir.path(), &wheels, capability, &step);
         let kernels = assemble(&ptx, &wheels, architecture);
         assert!(!kernels.is_empty());
+        let of_warpgroups = kernels.iter().filter(|kernel| kernel.entry == "hopper_gemm").count();
+        assert_eq!(of_warpgroups > 0, capability == "90", "{architecture}: {of_warpgroups} variants of hopper_gemm");
         println!("{architecture}: launches, registers, spilled bytes, static shared bytes, kernel");
         for kernel in &kernels {
             let Kernel { entry, registers, spill_bytes, static_shared_bytes, launches } = kernel;

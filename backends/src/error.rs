@@ -11,6 +11,9 @@ pub enum Error {
     /// A device index that this backend does not have.
     #[error("the {backend} backend has no device {index}: {existing}")]
     NoSuchDevice { backend: Backend, index: usize, existing: String },
+    /// An environment variable that cannot be understood.
+    #[error("the environment variable {name} is {value:?}: {reason}")]
+    Variable { name: &'static str, value: String, reason: String },
 }
 
 /// The result of everything in this crate.

@@ -30,6 +30,9 @@ mod cube;
 pub mod nccl;
 
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub mod wgmma;
+
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
 pub use cube::{Cuda, cuda_device};
 #[cfg(feature = "wgpu")]
 pub use cube::{Wgpu, wgpu_device};

@@ -54,6 +54,12 @@ pub struct Buffer<R: Runtime> {
     pub dtype: StorageType,
 }
 
+impl<R: Runtime> Clone for Buffer<R> {
+    fn clone(&self) -> Self {
+        Self { binding: self.binding.clone(), dtype: self.dtype }
+    }
+}
+
 impl<R: Runtime> Buffer<R> {
     pub(crate) fn arg(self) -> ArrayArg<R> {
         self.binding.into_tensor_arg().into_array_arg()

@@ -24,6 +24,8 @@ pub mod epilogue;
 pub mod few_rows;
 pub mod gelu;
 pub mod gemm;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub mod hopper_gemm;
 pub mod norm;
 pub mod packed;
 pub mod philox;

@@ -13,6 +13,17 @@ const SIZES: [[usize; 3]; 8] =
 /// differ by more than a tolerance that means something, whatever the order.
 const MANY: [usize; 3] = [1_050_001, 3, 1];
 
+/// What tensor copies can address, in all three products or in some: tiles that leave the matrix on every side, sums of many
+/// slices, several tiles a block, outputs whose rows are no whole vectors.
+const COPIED: [[usize; 3]; 5] = [[128, 64, 64], [259, 328, 520], [259, 96, 515], [17, 1032, 8], [300, 64, 264]];
+
+/// Layers of matrices that suit the devices' own copies.
+pub fn products<B: DecoderBackend>(bench: &mut Bench<B>) {
+    for sizes in COPIED {
+        case(bench, sizes, true);
+    }
+}
+
 pub fn run<B: DecoderBackend>(bench: &mut Bench<B>) {
     for sizes in SIZES {
         case(bench, sizes, true);

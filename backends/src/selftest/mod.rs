@@ -65,18 +65,20 @@ pub enum Group {
     Embedding,
     Optimizer,
     Linear,
+    Products,
     Loss,
     Attention,
     Decode,
 }
 
 impl Group {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Norm,
         Self::Activations,
         Self::Embedding,
         Self::Optimizer,
         Self::Linear,
+        Self::Products,
         Self::Loss,
         Self::Attention,
         Self::Decode,
@@ -89,6 +91,7 @@ impl Group {
             Self::Embedding => "embedding",
             Self::Optimizer => "optimizer",
             Self::Linear => "linear",
+            Self::Products => "products",
             Self::Loss => "loss",
             Self::Attention => "attention",
             Self::Decode => "decode",
@@ -105,6 +108,7 @@ pub fn run<B: DecoderBackend>(device: &B::Device, group: Group, dtype: DType, se
         Group::Embedding => embedding::run(&mut bench),
         Group::Optimizer => optimizer::run(&mut bench),
         Group::Linear => linear::run(&mut bench),
+        Group::Products => linear::products(&mut bench),
         Group::Loss => loss::run(&mut bench),
         Group::Attention => attention::run(&mut bench),
         Group::Decode => decode::run(&mut bench),

@@ -17,7 +17,7 @@ pub struct DevicesArgs {
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct SelftestArgs {
-    /// Only these operations, without the training steps: norm, activations, embedding, optimizer, linear, loss, attention
+    /// Only these operations, without the training steps: norm, activations, embedding, optimizer, linear, products, loss, attention, decode
     #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group)]
     pub only: Vec<Group>,
     /// Seed of the inputs [default: drawn from the clock, and printed]

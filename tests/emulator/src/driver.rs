@@ -8,6 +8,7 @@
 //! | `CUDA_EMULATOR_DEVICES` | how many there are, all the same (default 1) |
 //! | `CUDA_EMULATOR_EXECUTE` | 1: memory is real and kernels run; else memory is a counter and launches do nothing |
 //! | `CUDA_EMULATOR_DIR` | folder for every module's PTX (`NNNN.ptx`) and `launches`: "NNNN grid block shared" a line |
+//! | `CUDA_EMULATOR_MULTIPROCESSORS` | as the device reports them (default 108, or 132 at 90) |
 //! | `CUDA_EMULATOR_SEED` | the order in which a block's warps take turns (default 0) |
 //!
 //! A violation is printed and ends the process: there is no state in which to go on.
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::launch::{Launch, launch};
 use crate::memory::Memory;
 use crate::program::Kernel;
+use crate::tensor_map::{Arguments, BYTES};
 
 type Status = c_int;
 const SUCCESS: Status = 0;
@@ -31,6 +33,7 @@ const OUT_OF_MEMORY: Status = 2;
 const INVALID_DEVICE: Status = 101;
 const INVALID_CONTEXT: Status = 201;
 const NOT_FOUND: Status = 500;
+const INVALID_CLUSTER_SIZE: Status = 912;
 
 struct Module {
     kernels: Vec<Arc<Kernel>>,
@@ -48,6 +51,7 @@ struct Driver {
     execute: bool,
     devices: c_int,
     capability: i32,
+    multiprocessors: Option<u64>,
     seed: u64,
     folder: Option<PathBuf>,
     memory: Memory,
@@ -87,6 +91,7 @@ fn driver() -> Guard {
             execute: number("CUDA_EMULATOR_EXECUTE") == Some(1),
             devices: number("CUDA_EMULATOR_DEVICES").unwrap_or(1) as c_int,
             capability: number("CUDA_EMULATOR_CAPABILITY").unwrap_or(80) as i32,
+            multiprocessors: number("CUDA_EMULATOR_MULTIPROCESSORS"),
             seed: number("CUDA_EMULATOR_SEED").unwrap_or(0),
             folder: std::env::var_os("CUDA_EMULATOR_DIR").map(PathBuf::from),
             memory: Memory::new(),
@@ -188,13 +193,8 @@ fn attribute(driver: &Driver, attribute: c_int) -> c_int {
         6 | 7 => 65535,  // grid y, z
         8 => 48 << 10,   // shared memory a block
         10 => 32,        // warp
-        16 => {
-            if hopper {
-                132
-            } else {
-                108
-            }
-        } // multiprocessors
+        // Multiprocessors.
+        16 => driver.multiprocessors.unwrap_or(if hopper { 132 } else { 108 }) as c_int,
         75 => driver.capability / 10, // compute capability
         76 => driver.capability % 10,
         97 => (if hopper { 227 } else { 163 }) << 10, // shared memory a block, opted in
@@ -403,6 +403,9 @@ api! {
         let Some(kernel) = &function.kernel else {
             end(function.refused.as_deref().unwrap_or("a function without a kernel"))
         };
+        if !(gx as usize).is_multiple_of(kernel.cluster) {
+            return INVALID_CLUSTER_SIZE;
+        }
         let static_and_dynamic = kernel.static_shared + shared as usize;
         if static_and_dynamic > attribute(&driver, 97) as usize {
             return INVALID_VALUE;
@@ -420,8 +423,29 @@ api! {
         }
         SUCCESS
     }
-    fn cuTensorMapEncodeTiled(map: *mut c_void) {
-        map.cast::<u8>().write_bytes(0, 128);
+    fn cuTensorMapEncodeTiled(
+        map: *mut c_void, kind: c_uint, rank: c_uint, address: u64, dims: *const u64, strides: *const u64,
+        box_dims: *const c_uint, element_strides: *const c_uint, interleave: c_uint, swizzle: c_uint, _l2: c_uint,
+        fill: c_uint,
+    ) {
+        if !(1..=5).contains(&rank) {
+            return INVALID_VALUE;
+        }
+        let rank = rank as usize;
+        let words = |from: *const c_uint| std::slice::from_raw_parts(from, rank).iter().map(|&word| word.into()).collect();
+        let arguments = Arguments {
+            kind: kind.into(),
+            address,
+            dims: std::slice::from_raw_parts(dims, rank).to_vec(),
+            strides: if rank > 1 { std::slice::from_raw_parts(strides, rank - 1).to_vec() } else { Vec::new() },
+            box_dims: words(box_dims),
+            element_strides: words(element_strides),
+            interleave: interleave.into(),
+            swizzle: swizzle.into(),
+            fill: fill.into(),
+        };
+        let Some(encoded) = arguments.map() else { return INVALID_VALUE };
+        map.cast::<[u64; BYTES / 8]>().write_unaligned(encoded.to_words());
         SUCCESS
     }
     fn cuTensorMapEncodeIm2col(map: *mut c_void) {

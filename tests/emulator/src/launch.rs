@@ -55,7 +55,8 @@ pub fn launch(kernel: &Arc<Kernel>, launch: Launch) -> Result<(), Box<Fault>> {
     let launch = Arc::new(launch);
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let payload: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
-    let blocks = launch.blocks();
+    // A cluster's blocks run together.
+    let blocks = launch.blocks() / kernel.cluster as u64;
     let work = || {
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut block = Block::new(kernel, &launch);

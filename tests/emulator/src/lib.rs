@@ -24,3 +24,4 @@ pub mod parse;
 pub mod program;
 pub mod syntax;
 pub mod tensor_core;
+pub mod tensor_map;

@@ -203,7 +203,14 @@ impl<'a> Parser<'a> {
         }
         // .maxntid and its like: limits that the driver would check.
         while self.peek() != "{" {
-            self.next()?;
+            if self.next()?.text == ".reqnctapercluster" {
+                entry.cluster = self.number()? as u32;
+                while self.take(",") {
+                    if self.number()? != 1 {
+                        return Err(self.unexpected("a cluster along x"));
+                    }
+                }
+            }
         }
         self.scopes.clear();
         self.body(&mut entry)?;

@@ -38,6 +38,10 @@ pub enum Kind {
     Barrier,
     /// Runs when all of the warp's living lanes have come.
     Whole,
+    /// Runs, and may end the warp's turn.
+    Yields,
+    /// As `Yields`; where it ends the turn, it runs again in the next.
+    Polls,
     /// Runs when the lanes of the member mask, the last of `list`, have come.
     Members,
 }
@@ -84,4 +88,6 @@ pub struct Kernel {
     pub static_shared: usize,
     /// Bytes of .local memory a thread.
     pub local: usize,
+    /// Blocks of a cluster, along x.
+    pub cluster: usize,
 }

@@ -59,6 +59,8 @@ pub struct Entry {
     pub variables: Vec<Variable>,
     pub classes: Vec<Class>,
     pub statements: Vec<Statement>,
+    /// Blocks of a cluster along x (`.reqnctapercluster`); 0: no clusters.
+    pub cluster: u32,
     /// Label and the scope that declares it, to the statement that follows it.
     pub(crate) labels: HashMap<(String, usize), usize>,
     pub(crate) tables: HashMap<(String, usize), Vec<String>>,

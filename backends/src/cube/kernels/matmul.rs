@@ -49,6 +49,13 @@ impl<'a, R: CubeRuntime> Part<'a, R> {
         Operand { buffer: buffer(self.matrix), start: self.first * cols, strides }
     }
 
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    fn hopper_operand(&self, side: Side) -> trainer_shaders::hopper_gemm::Operand<R> {
+        let cols = self.cols();
+        let (buffer, start) = (buffer(self.matrix), self.first * cols);
+        trainer_shaders::hopper_gemm::Operand { buffer, start, rows: self.rows, cols, k_rows: side == Side::Columns }
+    }
+
     /// The rows as a tensor of their own: a view where the device can bind them in place, else a copy.
     fn tensor(&self) -> CubeTensor<R> {
         let (cols, align) = (self.cols(), self.matrix.client.properties().memory.alignment as usize);
@@ -145,9 +152,18 @@ pub fn product<R: CubeRuntime>(
     let ([a_m, k], [b_n, b_k]) = (a.extents(a_side), b.extents(b_side));
     assert!(a_m == m && b_n == n && k == b_k, "[{a_m}, {k}] x [{b_n}, {b_k}]^T does not give [{m}, {n}]");
     let client = &tensor.client;
-    let bias = bias.map(buffer);
     // Products are the longest kernels, and a few launches apart.
     wait_for_room(client);
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    {
+        use trainer_shaders::hopper_gemm::{Destination, hopper_gemm};
+        let [a, b] = [a.hopper_operand(a_side), b.hopper_operand(b_side)];
+        let to = Destination { buffer: out.clone(), start, accumulate };
+        if hopper_gemm(client, crate::wgmma::setting(), a, b, bias.map(buffer), to) {
+            return;
+        }
+    }
+    let bias = bias.map(buffer);
     match Route::of(client, common(a.matrix, b.matrix), k) {
         Route::Registers => {
             let out = Destination { buffer: out, start, row_stride: n, accumulate };

@@ -10,7 +10,7 @@ use crate::tensor_core::{Element, Plan, layout, move_matrix, multiplication};
 
 impl Lowerer {
     /// The registers of a vector operand, or of a single one.
-    fn registers(&mut self, operand: &Operand, writes: bool) -> Result<Vec<Ref>> {
+    pub(super) fn registers(&mut self, operand: &Operand, writes: bool) -> Result<Vec<Ref>> {
         let parts = if let Operand::Vector(parts) = operand { &parts[..] } else { std::slice::from_ref(operand) };
         parts.iter().map(|part| if writes { self.target(part, false) } else { self.word(part) }).collect()
     }

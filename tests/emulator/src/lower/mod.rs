@@ -4,6 +4,7 @@
 
 mod control;
 mod data;
+mod hopper;
 mod matrix;
 mod memory;
 
@@ -187,7 +188,9 @@ impl Lowerer {
                 _ => {}
             }
         }
-        Ok(self.finish(entry.name.clone(), parameters, parameter_bytes, static_shared, local))
+        let mut kernel = self.finish(entry.name.clone(), parameters, parameter_bytes, static_shared, local);
+        kernel.cluster = entry.cluster.max(1) as usize;
+        Ok(kernel)
     }
 
     fn finish(
@@ -229,6 +232,7 @@ impl Lowerer {
             parameter_bytes,
             static_shared,
             local,
+            cluster: 1,
         }
     }
 
@@ -400,6 +404,8 @@ impl Lowerer {
         let parts: Vec<&str> = statement.mnemonic.split('.').collect();
         let operands = &statement.operands[..];
         match (parts[0], *parts.last().expect("split gives a part")) {
+            ("barrier", _) if parts.get(1) == Some(&"cluster") => self.cluster_barrier(&parts, operands),
+            ("mapa", _) => self.map_address(&parts, operands),
             ("bra" | "brx" | "ret" | "exit" | "bar" | "barrier" | "trap", _) => self.control(entry, statement, &parts),
             ("shfl" | "vote" | "match" | "activemask" | "redux" | "elect", _) => self.warp_wide(&parts, operands),
             (
@@ -417,6 +423,10 @@ impl Lowerer {
             ("isspacep", _) => self.is_space(&parts, operands),
             ("ld" | "ldu" | "st", _) => self.load_or_store(&parts, operands),
             ("atom" | "red", _) => self.atomic(&parts, operands),
+            ("cp", _) if parts.get(2) == Some(&"bulk") => self.bulk_copy(&parts, operands),
+            ("mbarrier", _) => self.mbarrier(&parts, operands),
+            ("setmaxnreg", _) => self.set_registers(&parts, operands),
+            ("wgmma", _) => self.wgmma(&statement.mnemonic, &parts, operands),
             ("cp", _) => self.async_copy(&parts, operands),
             ("ldmatrix" | "stmatrix" | "movmatrix", _) => self.move_matrix(&parts, operands),
             ("mma", _) => self.mma(&statement.mnemonic, operands),

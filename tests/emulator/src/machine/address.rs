@@ -9,6 +9,8 @@ use crate::program::{Inst, LANES, lanes};
 pub const SHARED_WINDOW: u64 = 0x0100_0000_0000_0000;
 pub const LOCAL_WINDOW: u64 = 0x0200_0000_0000_0000;
 pub const PARAM_WINDOW: u64 = 0x0300_0000_0000_0000;
+/// Above this bit of a shared address: 1 + the rank of the block of the cluster whose memory it is; 0: the block's own.
+pub const CLUSTER_SHIFT: u32 = 24;
 const WINDOW: u64 = 0xff00_0000_0000_0000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ impl Space {
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "global" | "const" => Self::Global,
-            "shared" | "shared::cta" => Self::Shared,
+            "shared" | "shared::cta" | "shared::cluster" => Self::Shared,
             "local" => Self::Local,
             "param" | "param::entry" => Self::Param,
             _ => return None,
@@ -61,6 +63,16 @@ impl Warp {
         };
         if address & (align - 1) != 0 {
             self.fail(inst.line, Some(lane), format!("misaligned: {bytes} bytes at {space:?} address {address:#x}"));
+        }
+        if space == Space::Shared && address >> CLUSTER_SHIFT != 0 {
+            let Some((base, offset)) = self.shared.remote(address) else {
+                self.fail(inst.line, Some(lane), format!("shared address {address:#x} is of no block of the cluster"))
+            };
+            if offset + bytes > self.shared.bytes as u64 {
+                let text = format!("out of bounds: {bytes} bytes at another block's shared address {offset:#x}");
+                self.fail(inst.line, Some(lane), text);
+            }
+            return base.wrapping_add(offset as usize);
         }
         let (base, from, size) = match space {
             Space::Generic | Space::Global => {

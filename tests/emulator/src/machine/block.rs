@@ -1,9 +1,13 @@
-//! A block: its shared memory, its barriers, and the order in which its warps run.
+//! A block, or a cluster of them: shared memory, barriers, and the order in which warps run.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::launch::Launch;
+use crate::machine::address::CLUSTER_SHIFT;
 use crate::machine::warp::{Group, State, Stop, Warp};
+use crate::ops::bulk_copy::Bulk;
 use crate::program::{BARRIER_ALIGNED, BARRIER_AND, BARRIER_OR, BARRIER_POPC, Kernel, LANES, Line};
 
 /// A block's shared memory, as its warps see it.
@@ -11,6 +15,25 @@ use crate::program::{BARRIER_ALIGNED, BARRIER_AND, BARRIER_OR, BARRIER_POPC, Ker
 pub struct Shared {
     pub base: *mut u8,
     pub bytes: usize,
+    /// The block's place in its cluster.
+    pub rank: usize,
+    /// Blocks of the cluster; their memory lies one after the other.
+    pub ranks: usize,
+    /// Bytes from one block's memory to the next.
+    pub stride: usize,
+}
+
+impl Shared {
+    /// Start of the memory of block `rank` of the cluster.
+    pub fn of(&self, rank: usize) -> *mut u8 {
+        self.base.wrapping_sub(self.rank * self.stride).wrapping_add(rank * self.stride)
+    }
+
+    /// The memory that a shared address with a rank means, and the offset in it.
+    pub fn remote(&self, address: u64) -> Option<(*mut u8, u64)> {
+        let rank = (address >> CLUSTER_SHIFT) as usize - 1;
+        (rank < self.ranks).then(|| (self.of(rank), address & ((1 << CLUSTER_SHIFT) - 1)))
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -21,11 +44,13 @@ struct Barrier {
     count: u32,
 }
 
-/// Runs one block after the other on one host thread.
+/// Runs one cluster after the other on one host thread; without clusters, one block.
 pub struct Block {
     warps: Vec<Warp>,
     memory: Vec<Line>,
-    barriers: [Barrier; 16],
+    bulk: Rc<RefCell<Bulk>>,
+    /// Of each block of the cluster.
+    barriers: Vec<[Barrier; 16]>,
     launch: Arc<Launch>,
     kernel: Arc<Kernel>,
     random: u64,
@@ -33,16 +58,24 @@ pub struct Block {
 
 impl Block {
     pub fn new(kernel: &Arc<Kernel>, launch: &Arc<Launch>) -> Self {
-        let bytes = kernel.static_shared + launch.dynamic_shared;
-        let mut memory = vec![Line([0xff; 64]); bytes.div_ceil(size_of::<Line>())];
-        let shared = Shared { base: memory.as_mut_ptr().cast(), bytes };
-        let warps = (0..launch.threads().div_ceil(LANES))
-            .map(|index| Warp::new(Arc::clone(kernel), Arc::clone(launch), index, shared))
+        let (bytes, ranks) = (kernel.static_shared + launch.dynamic_shared, kernel.cluster);
+        let lines = bytes.div_ceil(size_of::<Line>());
+        let mut memory = vec![Line([0xff; 64]); lines * ranks];
+        let (base, stride) = (memory.as_mut_ptr().cast::<u8>(), lines * size_of::<Line>());
+        let warps_each = launch.threads().div_ceil(LANES);
+        let bulk = Rc::new(RefCell::new(Bulk::default()));
+        let warps = (0..ranks * warps_each)
+            .map(|at| {
+                let (rank, index) = (at / warps_each, at % warps_each);
+                let shared = Shared { base: base.wrapping_add(rank * stride), bytes, rank, ranks, stride };
+                Warp::new(Arc::clone(kernel), Arc::clone(launch), index, shared, Rc::clone(&bulk))
+            })
             .collect();
         Self {
             warps,
             memory,
-            barriers: [Barrier::default(); 16],
+            bulk,
+            barriers: vec![[Barrier::default(); 16]; ranks],
             launch: Arc::clone(launch),
             kernel: Arc::clone(kernel),
             random: 0,
@@ -58,19 +91,23 @@ impl Block {
         z ^ (z >> 31)
     }
 
-    /// Runs block `index` of the grid to its end; a violation unwinds.
+    /// Runs cluster `index` of the grid to its end; a violation unwinds.
     pub fn run(&mut self, index: u64) {
+        let ranks = self.kernel.cluster as u64;
         let [x, y, _] = self.launch.grid.map(u64::from);
-        let place = [(index % x) as u32, (index / x % y) as u32, (index / (x * y)) as u32];
+        let x = x / ranks;
+        let place = [(index % x * ranks) as u32, (index / x % y) as u32, (index / (x * y)) as u32];
         self.random = self.launch.seed ^ index.wrapping_mul(0xd134_2543_de82_ef95);
         self.memory.fill(Line([0xff; 64]));
-        self.barriers = [Barrier::default(); 16];
+        self.barriers.fill([Barrier::default(); 16]);
+        let seed = self.draw();
+        self.bulk.borrow_mut().start(seed, self.launch.threads() as u32 * ranks as u32);
         for warp in &mut self.warps {
-            warp.start(place);
+            warp.start([place[0] + warp.shared.rank as u32, place[1], place[2]]);
         }
         if self.warps.len() == 1 {
             while self.step(0, u32::MAX) != Stop::Finished {}
-            return;
+            return self.finish();
         }
         let mut running: Vec<usize> = (0..self.warps.len()).collect();
         while !running.is_empty() {
@@ -89,6 +126,23 @@ impl Block {
                 }
             }
         }
+        self.finish();
+    }
+
+    /// A copy that lands after the block is gone would hit the next one's memory; a product that not all warps of a
+    /// warpgroup came to would have waited for ever, or mixed two of them.
+    fn finish(&self) {
+        let each = self.launch.threads().div_ceil(LANES);
+        for warpgroup in self.warps.chunks(each).flat_map(|block| block.chunks(4)) {
+            if warpgroup.iter().any(|warp| warp.products.history() != warpgroup[0].products.history()) {
+                let text = "the warps of a warpgroup came to different products".to_owned();
+                warpgroup[0].fail(0, None, text);
+            }
+        }
+        if !self.bulk.borrow().is_empty() {
+            let line = self.kernel.code.last().map_or(0, |inst| inst.line);
+            self.warps[0].fail(line, None, "the block ends before all of its tensor copies have landed".to_owned());
+        }
     }
 
     fn ready(&self, warp: usize) -> bool {
@@ -101,14 +155,18 @@ impl Block {
         let stop = self.warps[warp].run(quantum);
         let warp = &mut self.warps[warp];
         let changed = alive != warp.alive || !warp.arrivals.is_empty();
+        if changed {
+            self.bulk.borrow_mut().progress();
+        }
         for arrival in std::mem::take(&mut warp.arrivals) {
-            let barrier = &mut self.barriers[arrival.barrier as usize];
+            let barrier = &mut self.barriers[warp.shared.rank][arrival.barrier as usize];
             barrier.arrived += arrival.lanes.count_ones();
             barrier.holds += arrival.holds.count_ones();
             barrier.count = arrival.count.unwrap_or(0);
         }
         if changed {
-            self.release();
+            let rank = warp.shared.rank;
+            self.release(rank);
         }
         if stop == Stop::Blocked && self.warps.iter().all(|warp| warp.groups.iter().all(|g| g.state != State::Ready)) {
             self.deadlock();
@@ -116,16 +174,17 @@ impl Block {
         stop
     }
 
-    /// Opens every barrier for which enough threads have come.
-    fn release(&mut self) {
-        let alive: u32 = self.warps.iter().map(|warp| warp.alive.count_ones()).sum();
+    /// Opens every barrier of a block for which enough threads have come.
+    fn release(&mut self, rank: usize) {
+        let of_block = |warp: &&Warp| warp.shared.rank == rank;
+        let alive: u32 = self.warps.iter().filter(of_block).map(|warp| warp.alive.count_ones()).sum();
         for id in 0..16 {
-            let Barrier { arrived, holds, count } = self.barriers[id as usize];
+            let Barrier { arrived, holds, count } = self.barriers[rank][id as usize];
             if arrived == 0 || arrived < if count == 0 { alive } else { count } {
                 continue;
             }
-            self.barriers[id as usize] = Barrier::default();
-            for warp in &mut self.warps {
+            self.barriers[rank][id as usize] = Barrier::default();
+            for warp in self.warps.iter_mut().filter(|warp| warp.shared.rank == rank) {
                 open(warp, id, holds, arrived, &self.kernel);
             }
         }

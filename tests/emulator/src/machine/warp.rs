@@ -3,6 +3,8 @@
 //! Lanes at the same instruction form a group. The group with the smallest program counter runs; when it reaches another
 //! group's instruction the two merge. With code laid out as compilers do, that is where the branches meet again.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::fault::Fault;
@@ -10,9 +12,11 @@ use crate::launch::Launch;
 use crate::machine::block::Shared;
 use crate::ops::Lane;
 use crate::ops::async_copy::Copies;
+use crate::ops::bulk_copy::Bulk;
 use crate::program::{
     ALL, BARRIER_ARRIVE, BARRIER_COUNTED, CONSTANT, Inst, Kernel, Kind, LANES, Line, NO_GUARD, NOT, lanes,
 };
+use crate::tensor_core::wgmma::Products;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -72,13 +76,26 @@ pub struct Warp {
     pub arrivals: Vec<Arrival>,
     pub local: Vec<u8>,
     pub copies: Copies,
+    pub products: Products,
+    /// Tensor copies of the whole block.
+    pub bulk: Rc<RefCell<Bulk>>,
+    /// Where the warp is between barrier.cluster.arrive and .wait.
+    pub cluster_phase: Option<u64>,
+    /// The running instruction ends the warp's turn.
+    pub yields: bool,
     /// For each instruction, the allocation that it last touched.
     pub hints: Vec<u32>,
     pub clock: u64,
 }
 
 impl Warp {
-    pub fn new(kernel: Arc<Kernel>, launch: Arc<Launch>, index: usize, shared: Shared) -> Self {
+    pub fn new(
+        kernel: Arc<Kernel>,
+        launch: Arc<Launch>,
+        index: usize,
+        shared: Shared,
+        bulk: Rc<RefCell<Bulk>>,
+    ) -> Self {
         // Poisoned like memory: a register that is read before it is written holds NaN.
         let mut registers = vec![Line([0xff; 64]); kernel.register_bytes / size_of::<Line>()];
         let bases = [registers.as_mut_ptr().cast(), kernel.constants.as_ptr().cast_mut().cast()];
@@ -98,6 +115,10 @@ impl Warp {
             arrivals: Vec::new(),
             local: vec![0xff; kernel.local * LANES],
             copies: Copies::default(),
+            products: Products::default(),
+            bulk,
+            cluster_phase: None,
+            yields: false,
             hints: vec![0; kernel.code.len()],
             clock: 0,
             kernel,
@@ -113,6 +134,8 @@ impl Warp {
         self.alive = if here == LANES { ALL } else { (1 << here) - 1 };
         self.groups.clear();
         self.arrivals.clear();
+        self.products = Products::default();
+        self.cluster_phase = None;
         self.groups.push(Group { pc: 0, lanes: self.alive, state: State::Ready });
         if !self.local.is_empty() {
             self.local.fill(0xff);
@@ -248,7 +271,12 @@ impl Warp {
                     self.park(inst.imm as usize, mask, State::Ready);
                     self.park(pc + 1, active & !mask, State::Ready);
                 }
-                _ => self.control(inst, mask),
+                _ => {
+                    self.control(inst, mask);
+                    if std::mem::take(&mut self.yields) {
+                        return Stop::Paused;
+                    }
+                }
             }
             if !self.choose() {
                 return self.idle();
@@ -265,7 +293,11 @@ impl Warp {
         self.mask = mask;
         match inst.kind {
             Kind::Return => {
+                if mask != 0 && !self.products.is_empty() {
+                    self.fail(inst.line, None, "the warp ends with products that it has not waited for".to_owned());
+                }
                 self.copies_of_exiting(mask);
+                self.bulk.borrow_mut().end((self.alive & mask).count_ones());
                 self.alive &= !mask;
                 // Who waited for the lanes that are gone looks again.
                 for group in self.groups.iter_mut().filter(|group| group.state == State::Gathering) {
@@ -302,6 +334,15 @@ impl Warp {
                 // SAFETY: as for plain instructions.
                 unsafe { (inst.exec)(self, inst) };
                 self.park(pc + 1, mask, State::Ready);
+            }
+            Kind::Yields | Kind::Polls => {
+                self.park(pc + 1, active & !mask, State::Ready);
+                if mask != 0 {
+                    // SAFETY: as for plain instructions.
+                    unsafe { (inst.exec)(self, inst) };
+                    let again = inst.kind == Kind::Polls && self.yields;
+                    self.park(if again { pc } else { pc + 1 }, mask, State::Ready);
+                }
             }
             Kind::Plain | Kind::Branch => unreachable!("run() has them"),
         }

@@ -5,10 +5,13 @@
 
 pub mod async_copy;
 pub mod atomic;
+pub mod bulk_copy;
+pub mod cluster;
 pub mod compare;
 pub mod convert;
 pub mod float;
 pub mod integer;
+pub mod mbarrier;
 pub mod memory;
 pub mod moves;
 pub mod small_float;

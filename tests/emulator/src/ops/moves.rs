@@ -21,7 +21,7 @@ pub fn copying(wide: bool) -> Exec {
 }
 
 /// The special registers that `aux` counts.
-pub const SPECIAL: [&str; 30] = [
+pub const SPECIAL: [&str; 36] = [
     "%tid.x",
     "%tid.y",
     "%tid.z",
@@ -52,6 +52,12 @@ pub const SPECIAL: [&str; 30] = [
     "%dynamic_smem_size",
     "%total_smem_size",
     "%activemask",
+    "%cluster_ctarank",
+    "%cluster_nctarank",
+    "%cluster_ctaid.x",
+    "%cluster_nctaid.x",
+    "%clusterid.x",
+    "%nclusterid.x",
 ];
 
 /// Whether the special register has 64 bits.
@@ -78,6 +84,10 @@ pub unsafe fn special(warp: &mut Warp, inst: &Inst) {
         27 => launch.dynamic_shared as u64,
         28 => warp.shared.bytes as u64,
         29 => warp.mask.into(),
+        30 | 32 => warp.shared.rank as u64,
+        31 | 33 => warp.kernel.cluster as u64,
+        34 => u64::from(warp.block[0]) / warp.kernel.cluster as u64,
+        35 => u64::from(launch.grid[0]) / warp.kernel.cluster as u64,
         _ => 0,
     };
     let mut values = [uniform; LANES];

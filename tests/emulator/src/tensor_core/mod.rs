@@ -6,6 +6,7 @@
 
 pub mod layout;
 pub mod move_matrix;
+pub mod wgmma;
 pub mod wmma;
 
 use crate::half::{bf16_to_f32, f16_to_f32, f32_to_f16};

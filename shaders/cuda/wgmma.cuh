@@ -1,0 +1,184 @@
+// The instructions of compute capability 9.0 that gemm.cu is made of: wgmma on swizzled tiles, mbarriers, tensor
+// copies, clusters. Comes after gemm.cu's parameters and before its text.
+//
+// Sources: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions" (descriptors, layouts, fragments), "mbarrier",
+// "cp.async.bulk.tensor", "barrier.cluster". No headers: NVRTC has none of its own.
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+struct alignas(64) CUtensorMap {
+    u64 opaque[16];
+};
+
+// A row of a swizzled tile is 128 bytes: 64 elements. Tiles whose rows are m (or n) are cut into chunks of that width.
+#define WIDTH 64
+#define ROW_BYTES 128
+#define CHUNK_BYTES (WIDTH * ROW_BYTES)
+// The swizzle's pattern repeats after 8 rows.
+#define ATOM_BYTES (8 * ROW_BYTES)
+// k of one wgmma.
+#define STEP 16
+#if CLUSTER > 1
+#define SCOPE "cluster"
+#define IN_CLUSTER __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define SCOPE "cta"
+#define IN_CLUSTER
+#endif
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+
+// Registers of one wgmma's sums, by number: inline assembly has no loops.
+#define SUM8(o) \
+    "+f"(sum[o]), "+f"(sum[o + 1]), "+f"(sum[o + 2]), "+f"(sum[o + 3]), "+f"(sum[o + 4]), "+f"(sum[o + 5]), \
+        "+f"(sum[o + 6]), "+f"(sum[o + 7])
+#define SUM32(o) SUM8(o), SUM8(o + 8), SUM8(o + 16), SUM8(o + 24)
+#if TILE_N == 64
+#define SHAPE "m64n64k16"
+#define SUMS \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define A_DESCRIPTOR "%32"
+#define B_DESCRIPTOR "%33"
+#define ADDS "%34"
+#define OPERANDS SUM32(0)
+#elif TILE_N == 128
+#define SHAPE "m64n128k16"
+#define SUMS \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define A_DESCRIPTOR "%64"
+#define B_DESCRIPTOR "%65"
+#define ADDS "%66"
+#define OPERANDS SUM32(0), SUM32(32)
+#elif TILE_N == 256
+#define SHAPE "m64n256k16"
+#define SUMS \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
+    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define A_DESCRIPTOR "%128"
+#define B_DESCRIPTOR "%129"
+#define ADDS "%130"
+#define OPERANDS SUM32(0), SUM32(32), SUM32(64), SUM32(96)
+#endif
+
+// sum = a b^T, plus what sum held where `adds`; 64 x TILE_N x 16.
+__device__ __forceinline__ void multiply(float (&sum)[TILE_N / 2], u64 a, u64 b, u32 adds) {
+    asm volatile(
+        "{\n.reg .pred adds;\nsetp.ne.u32 adds, " ADDS ", 0;\n"
+        "wgmma.mma_async.sync.aligned." SHAPE ".f32." IN "." IN " {" SUMS "}, "
+        A_DESCRIPTOR ", " B_DESCRIPTOR ", adds, 1, 1, " TEXT(A_MN) ", " TEXT(B_MN) ";\n}\n"
+        : OPERANDS
+        : "l"(a), "l"(b), "r"(adds));
+}
+
+// Waits for all products. It names the sums, so that the compiler, which does not know that they are still being made,
+// moves nothing that uses them before it.
+__device__ __forceinline__ void finish(float (&sum)[TILE_N / 2]) {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : OPERANDS::"memory");
+}
+
+__device__ __forceinline__ u32 shared_address(const void* pointer) {
+    return (u32)__cvta_generic_to_shared(pointer);
+}
+
+// Descriptor of a tile with the 128-byte swizzle (PTX ISA, "Matrix Descriptor Format"). The stride byte offset leads
+// from 8 rows to the next 8; the leading one, where m (or n) runs along the rows, from a chunk of 64 to the next.
+__device__ __forceinline__ u64 descriptor(u32 address) {
+    const u64 stride = ATOM_BYTES >> 4, leading = CHUNK_BYTES >> 4, swizzle = 1;
+    return (u64)((address & 0x3ffff) >> 4) | leading << 16 | stride << 32 | swizzle << 62;
+}
+
+// What 16 further k add to a descriptor: 32 bytes within the rows, or 16 rows.
+template <int mn> __device__ __forceinline__ u64 step_of(int step) {
+    return (u64)step * ((mn ? STEP * ROW_BYTES : STEP * 2) >> 4);
+}
+
+__device__ __forceinline__ void barrier_init(u32 barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+// One warp has read a stage: every block that writes to it hears of that.
+__device__ __forceinline__ void barrier_arrive(u32 barrier, u32 lane) {
+    if constexpr (CLUSTER == 1) {
+        if (lane == 0)
+            asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+    } else if (lane < CLUSTER) {
+        asm volatile(
+            "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+            "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(barrier),
+            "r"(lane)
+            : "memory");
+    }
+}
+
+__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+
+// Until the phase of that parity is complete.
+__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
+    u32 done;
+    do {
+        asm volatile(
+            "{\n.reg .pred done;\nmbarrier.try_wait.parity.acquire." SCOPE ".shared::cta.b64 done, [%1], %2;\n"
+            "selp.u32 %0, 1, 0, done;\n}\n"
+            : "=r"(done)
+            : "r"(barrier), "r"(parity)
+            : "memory");
+    } while (!done);
+}
+
+// Fetches the box at (x, y), x along the rows in memory; what lies outside the matrix is zero. `shared`: into the same
+// place of every block of the cluster.
+template <bool shared>
+__device__ __forceinline__ void fetch(u32 to, const CUtensorMap* map, u32 barrier, u32 x, u32 y) {
+    if constexpr (shared) {
+        const u16 blocks = (1 << CLUSTER) - 1;
+        asm volatile(
+            "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+            " [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+            "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(blocks)
+            : "memory");
+    } else {
+        asm volatile(
+            "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+            " [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+            "l"(map), "r"(x), "r"(y), "r"(barrier)
+            : "memory");
+    }
+}
+
+// A slice of `rows` of an operand's m (or n) from `first` on, and 64 of its k.
+template <int mn, int rows, bool shared>
+__device__ __forceinline__ void fetch_slice(u32 to, const CUtensorMap* map, u32 barrier, u32 first, u32 k) {
+    if constexpr (mn) {
+#pragma unroll
+        for (int chunk = 0; chunk < rows / WIDTH; ++chunk)
+            fetch<shared>(to + chunk * CHUNK_BYTES, map, barrier, first + chunk * WIDTH, k);
+    } else {
+        fetch<shared>(to, map, barrier, k, first);
+    }
+}
+
+// All threads of the cluster, and what they have written to shared memory.
+__device__ __forceinline__ void meet() {
+    if constexpr (CLUSTER == 1) {
+        __syncthreads();
+    } else {
+        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    }
+}
