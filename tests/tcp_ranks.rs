@@ -16,7 +16,7 @@ use crate::support::{
 const SAME: f64 = 1e-5;
 /// The same on software Vulkan, whose products add up in another order too.
 const SAME_WGPU: f64 = 1e-5;
-/// The others of a killed rank end this soon, on a busy machine: 1.1 s measured (a second of it is grace).
+/// The others of a killed rank end this soon, on a busy machine: 0.2 s measured.
 const BOUND: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 
