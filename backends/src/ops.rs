@@ -175,7 +175,8 @@ pub trait DecoderBackend: Backend {
         None
     }
 
-    /// Begins to copy a buffer to the host, as what is queued by now leaves it; any thread may wait for it.
+    /// Begins to copy a buffer to the host, as what is queued by now leaves it; any thread may wait for it. On CUDA the copy
+    /// is waited for here.
     fn read(flat: Tensor<Self, 1>) -> Reading {
         Reading::ask(async move { flat.into_data_async().await.map_err(|error| error.to_string()) })
     }

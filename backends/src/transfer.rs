@@ -33,6 +33,11 @@ impl<T> Awaited<T> {
         Self(State::There(answer))
     }
 
+    /// What the device has been asked for already. Nothing is waited for here: CUDA's futures block where they are polled.
+    pub fn coming(answer: impl Future<Output = Result<T, String>> + Send + 'static) -> Self {
+        Self(State::Coming(Box::pin(answer)))
+    }
+
     /// Asks the device at once: a future asks when it is first polled, and what it asks for must be in the queue before
     /// whatever this thread queues next.
     pub fn ask(answer: impl Future<Output = Result<T, String>> + Send + 'static) -> Self {

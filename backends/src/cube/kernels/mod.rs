@@ -37,7 +37,7 @@ where
     fn fence(device: &Self::Device) -> Fence {
         // The future of an event that is recorded before this call returns.
         let done = R::client(device).sync();
-        Fence::ask(async move { done.await.map_err(|error| error.to_string()) })
+        Fence::coming(async move { done.await.map_err(|error| error.to_string()) })
     }
 
     fn span(flat: &Tensor<Self, 1>) -> Option<DeviceSpan> {

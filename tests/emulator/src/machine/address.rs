@@ -68,6 +68,11 @@ impl Warp {
             let Some((base, offset)) = self.shared.remote(address) else {
                 self.fail(inst.line, Some(lane), format!("shared address {address:#x} is of no block of the cluster"))
             };
+            let rank = (address >> CLUSTER_SHIFT) as usize - 1;
+            if self.bulk.borrow().has_ended(rank) {
+                let text = format!("the shared memory of block {rank} of the cluster, which has ended");
+                self.fail(inst.line, Some(lane), text);
+            }
             if offset + bytes > self.shared.bytes as u64 {
                 let text = format!("out of bounds: {bytes} bytes at another block's shared address {offset:#x}");
                 self.fail(inst.line, Some(lane), text);

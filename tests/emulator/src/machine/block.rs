@@ -101,7 +101,7 @@ impl Block {
         self.memory.fill(Line([0xff; 64]));
         self.barriers.fill([Barrier::default(); 16]);
         let seed = self.draw();
-        self.bulk.borrow_mut().start(seed, self.launch.threads() as u32 * ranks as u32);
+        self.bulk.borrow_mut().start(seed, self.launch.threads() as u32, self.kernel.cluster);
         for warp in &mut self.warps {
             warp.start([place[0] + warp.shared.rank as u32, place[1], place[2]]);
         }

@@ -297,7 +297,7 @@ impl Warp {
                     self.fail(inst.line, None, "the warp ends with products that it has not waited for".to_owned());
                 }
                 self.copies_of_exiting(mask);
-                self.bulk.borrow_mut().end((self.alive & mask).count_ones());
+                self.bulk.borrow_mut().end(self.shared.rank, (self.alive & mask).count_ones());
                 self.alive &= !mask;
                 // Who waited for the lanes that are gone looks again.
                 for group in self.groups.iter_mut().filter(|group| group.state == State::Gathering) {

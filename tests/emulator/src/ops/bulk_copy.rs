@@ -57,17 +57,19 @@ pub struct Bulk {
     copies: Vec<Copy>,
     random: u64,
     in_vain: u32,
-    /// Threads that have not ended, and those of them that have come to the cluster's barrier in its current phase.
-    threads: u32,
+    /// Threads of each block that have not ended, and those of all that have come to the cluster's barrier in its current
+    /// phase.
+    threads: Vec<u32>,
     arrived: u32,
     phase: u64,
 }
 
 impl Bulk {
-    pub fn start(&mut self, seed: u64, threads: u32) {
+    pub fn start(&mut self, seed: u64, threads: u32, blocks: usize) {
         self.copies.clear();
         (self.random, self.in_vain) = (seed | 1, 0);
-        (self.threads, self.arrived, self.phase) = (threads, 0, 0);
+        self.threads = vec![threads; blocks];
+        (self.arrived, self.phase) = (0, 0);
     }
 
     /// barrier.cluster.arrive by so many threads; the phase that they may wait for.
@@ -78,14 +80,19 @@ impl Bulk {
         phase
     }
 
-    /// Threads end.
-    pub fn end(&mut self, threads: u32) {
-        self.threads -= threads;
+    /// Threads of block `rank` end.
+    pub fn end(&mut self, rank: usize, threads: u32) {
+        self.threads[rank] -= threads;
         self.turn();
     }
 
+    /// Whether block `rank` is there no more, nor its memory.
+    pub fn has_ended(&self, rank: usize) -> bool {
+        self.threads[rank] == 0
+    }
+
     fn turn(&mut self) {
-        if self.arrived > 0 && self.arrived >= self.threads {
+        if self.arrived > 0 && self.arrived >= self.threads.iter().sum() {
             (self.arrived, self.phase) = (0, self.phase + 1);
         }
         self.progress();
@@ -173,6 +180,9 @@ pub unsafe fn fetch(warp: &mut Warp, inst: &Inst) {
             warp.pointer(inst, lane, Space::Global, row.address, row.bytes, 1);
         }
         for rank in (0..warp.shared.ranks).filter(|rank| blocks >> rank & 1 == 1) {
+            if warp.bulk.borrow().has_ended(rank) {
+                warp.fail(inst.line, Some(lane), format!("a copy to block {rank} of the cluster, which has ended"));
+            }
             let shared = warp.shared.of(rank);
             let word = shared.wrapping_add(barrier as usize).cast();
             let copy = Copy { map: map.clone(), at: at.clone(), target, barrier: word, shared };
