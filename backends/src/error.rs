@@ -11,6 +11,12 @@ pub enum Error {
     /// A device index that this backend does not have.
     #[error("the {backend} backend has no device {index}: {existing}")]
     NoSuchDevice { backend: Backend, index: usize, existing: String },
+    /// A kernel choice of no kernel of this device.
+    #[error("this device's kernels have no choice {name}: expected one of {known}, or product.forward.INPUTSxOUTPUTS")]
+    NoSuchChoice { name: String, known: String },
+    /// A value that a kernel choice cannot have on this device.
+    #[error("{name} cannot be {value} on this device: expected one of {known}")]
+    NoSuchValue { name: String, value: String, known: String },
 }
 
 /// The result of everything in this crate.

@@ -19,6 +19,7 @@ pub mod error;
 pub mod ops;
 pub mod reference;
 pub mod selftest;
+pub mod tuning;
 
 #[cfg(any(feature = "wgpu", all(feature = "cuda", not(target_os = "macos"))))]
 mod cube;
