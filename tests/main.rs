@@ -21,5 +21,6 @@ mod resume;
 mod running;
 mod spikes;
 mod support;
+mod sweep;
 mod train;
 mod verify;
