@@ -2,7 +2,7 @@
 """A long run of `trainer train`: is memory flat, is every step about as long as the others?
 
 Trains the demo model on the built-in exercises with dropout, accumulation, validation and checkpoints for as long as it is told,
-reads the process's resident memory every two seconds, and prints one row for docs/reliability.md: the slope of memory by
+reads the process's resident memory every two seconds (into memory.tsv: seconds, MiB), and prints one row for docs/reliability.md: the slope of memory by
 least squares and the slowest step beside the median. Exits 1 where memory grows by more than --most-growth a hour, or a step
 takes more than three medians.
 
@@ -71,6 +71,8 @@ def main():
     if code != 0:
         sys.exit(f"trainer ended with {code}: see {args.out}/log")
 
+    with open(os.path.join(args.out, "memory.tsv"), "w") as series:
+        series.writelines(f"{3600 * at:.0f}\t{mib:.1f}\n" for at, mib in memory)
     steps, before = [], 0
     with open(os.path.join(run, "metrics.jsonl")) as metrics:
         for record in map(json.loads, metrics):

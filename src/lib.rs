@@ -20,6 +20,7 @@ pub mod model;
 pub mod parallel;
 pub mod profile;
 pub mod report;
+pub mod sweep;
 pub mod train;
 pub mod verify;
 

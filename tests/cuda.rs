@@ -58,6 +58,8 @@ fn program(dir: &Path, wheels: &Path, capability: &str) -> Command {
         .args(["--backend", "cuda"])
         .env("LD_LIBRARY_PATH", format!("{}:{}", dir.display(), wheels.join("cuda_nvrtc/lib").display()))
         .env("CUDA_PATH", dir.join("toolkit"))
+        // Every run compiles, and leaves nothing in the user's folders.
+        .env("TRAINER_KERNEL_CACHE", "off")
         .env("CUDA_EMULATOR_CAPABILITY", capability);
     command
 }
@@ -304,4 +306,38 @@ fn gpus_that_exchange_through_nccl_train_as_one_does() {
     }
     // Nothing to add up, so nothing that is rounded otherwise.
     assert_eq!(losses("single"), one);
+}
+
+/// Kernels that NVRTC compiled, by CubeCL's own log of them.
+fn compilations(log: &Path) -> usize {
+    fs::read_to_string(log).unwrap_or_default().matches("[START_KERNEL_COMPILATION]").count()
+}
+
+#[test]
+fn a_second_start_compiles_no_kernel() {
+    let Some((dir, wheels)) = prepared() else { return };
+    let start = |name: &str, capability: &str| {
+        let log = dir.path().join(name);
+        let started = std::time::Instant::now();
+        let output = program(dir.path(), &wheels, capability)
+            .env("CUDA_EMULATOR_EXECUTE", "1")
+            .env("TRAINER_KERNEL_CACHE", dir.path().join("kernels"))
+            .env("CUBECL_DEBUG_LOG", &log)
+            .args("bench --layers 1 --hidden 64 --heads 1 --vocab 96 --seq 32 --micro-batch 1".split(' '))
+            .args("--precision fp16 --dropout 0.1 --steps 2 --warmup 0 --json".split(' '))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {}\n{stderr}", output.status);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let count = compilations(&log);
+        println!("sm_{capability} {name}: {count} kernels compiled, {:.1} s", started.elapsed().as_secs_f64());
+        (count, report["loss"].as_f64().unwrap())
+    };
+    let (first, loss) = start("first", "80");
+    // Every operation of a step has kernels of its own.
+    assert!(first >= 20, "only {first} kernels were compiled");
+    assert_eq!(start("second", "80"), (0, loss));
+    // Another architecture's kernels are others.
+    assert!(start("other", "90").0 >= 20);
 }

@@ -21,6 +21,7 @@ mod resume;
 mod running;
 mod spikes;
 mod support;
+mod sweep;
 mod tcp_ranks;
 mod train;
 mod verify;

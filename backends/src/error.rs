@@ -14,6 +14,12 @@ pub enum Error {
     /// An environment variable that cannot be understood.
     #[error("the environment variable {name} is {value:?}: {reason}")]
     Variable { name: &'static str, value: String, reason: String },
+    /// A kernel choice of no kernel of this device.
+    #[error("this device's kernels have no choice {name}: expected one of {known}, or product.forward.INPUTSxOUTPUTS")]
+    NoSuchChoice { name: String, known: String },
+    /// A value that a kernel choice cannot have on this device.
+    #[error("{name} cannot be {value} on this device: expected one of {known}")]
+    NoSuchValue { name: String, value: String, known: String },
 }
 
 /// The result of everything in this crate.

@@ -21,6 +21,7 @@ pub mod ops;
 pub mod reference;
 pub mod selftest;
 pub mod transfer;
+pub mod tuning;
 
 #[cfg(any(feature = "wgpu", all(feature = "cuda", not(target_os = "macos"))))]
 mod cube;

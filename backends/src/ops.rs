@@ -9,8 +9,10 @@ use burn_tensor::{DType, Int, Tensor};
 
 use crate::cache::{KeyValues, Places};
 use crate::dropout::Dropout;
+use crate::error::{Error, Result};
 use crate::reference;
 use crate::transfer::{DeviceSpan, Fence, Reading};
+use crate::tuning::Tunable;
 
 /// The sizes of one block's activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +195,24 @@ pub trait DecoderBackend: Backend {
 
     /// Whether products of fp32 with a narrower dtype round the fp32 side first: tensor cores take both sides in one dtype.
     fn rounds_products(_device: &Self::Device) -> bool {
+        false
+    }
+
+    /// What the device's kernels leave to measurements; `products` are the inputs and outputs of the layers to ask for.
+    fn tunables(_device: &Self::Device, _products: &[[usize; 2]]) -> Vec<Tunable> {
+        Vec::new()
+    }
+
+    /// Sets one of them for the whole process, or leaves it to the kernels' own rule again. To be called between operations.
+    ///
+    /// # Errors
+    /// A name or a value that `tunables` does not have.
+    fn tune(_device: &Self::Device, name: &str, _value: Option<&str>) -> Result<()> {
+        Err(Error::NoSuchChoice { name: name.into(), known: "none".into() })
+    }
+
+    /// Whether, since the last call, a chosen kernel did not take what it was given, so that another ran in its place.
+    fn refused_choice() -> bool {
         false
     }
 

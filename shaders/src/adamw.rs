@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 
 use crate::device::Buffer;
 use crate::elementwise::{array, spread, unit_index, width};
+use crate::tuning::Choice;
 
 /// One step's scalars, bias corrections included.
 #[derive(CubeLaunch, CubeType, Clone, Copy)]
@@ -117,7 +118,7 @@ pub fn step<R: Runtime>(
     step: Step,
 ) {
     let n = width(&[len, decay_len]);
-    let (count, dim) = spread(client, len / n);
+    let (count, dim) = spread(client, len / n, Some(Choice::AdamwUnits));
     let [master, m, v, grads, factor] = [group.master, group.m, group.v, group.grads, group.factor].map(array);
     let [c1, c2] = step.corrections;
     let scalars = ScalarsLaunch::new(step.lr, step.beta1, step.beta2, step.eps, step.keep, c1, c2);

@@ -3,12 +3,18 @@
 use cubecl::prelude::*;
 
 use crate::device::{Buffer, cubes};
+use crate::tuning::Choice;
 
 /// Rows that one unit sums in the first stage.
-pub const ROWS: usize = 64;
-const UNITS: u32 = 32;
+pub(crate) fn rows_of_a_unit() -> usize {
+    Choice::SumRows.one().unwrap_or(64)
+}
 
-/// partial[chunk, column] = sum of up to `ROWS` rows.
+fn units() -> usize {
+    Choice::SumUnits.one().unwrap_or(32)
+}
+
+/// partial[chunk, column] = sum of up to `chunk` rows.
 #[cube(launch_unchecked)]
 fn chunk_sums<T: Float>(
     x: &Array<T>,
@@ -16,15 +22,16 @@ fn chunk_sums<T: Float>(
     rows: usize,
     cols: usize,
     row_len: usize,
+    #[comptime] chunk: usize,
     #[define(T)] _dtype: StorageType,
 ) {
     let at = CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize;
-    if at >= cols * rows.div_ceil(ROWS) {
+    if at >= cols * rows.div_ceil(chunk) {
         terminate!();
     }
-    let first = at / cols * ROWS;
+    let first = at / cols * chunk;
     let column = at % cols;
-    let end = select(first + ROWS < rows, first + ROWS, rows);
+    let end = select(first + chunk < rows, first + chunk, rows);
     let mut sum = 0.0f32;
     for row in first..end {
         sum += f32::cast_from(x[row * row_len + column]);
@@ -48,7 +55,7 @@ fn add_chunks(partial: &Array<f32>, out: &mut Array<f32>, chunks: usize, cols: u
 
 /// Elements of the scratch for the sums of a matrix.
 pub fn scratch_len([rows, cols]: [usize; 2]) -> usize {
-    rows.div_ceil(ROWS) * cols
+    rows.div_ceil(rows_of_a_unit()) * cols
 }
 
 /// Where column sums are made, and what they are added to.
@@ -68,11 +75,11 @@ impl<R: Runtime> Sums<R> {
         unsafe {
             add_chunks::launch_unchecked(
                 client,
-                cubes(client, cols.div_ceil(UNITS as usize)),
-                CubeDim::new_1d(UNITS),
+                cubes(client, cols.div_ceil(units())),
+                CubeDim::new_1d(units() as u32),
                 array(self.partial),
                 array(out),
-                rows.div_ceil(ROWS),
+                rows.div_ceil(rows_of_a_unit()),
                 cols,
                 start,
             );
@@ -92,11 +99,12 @@ pub fn add_column_sums<R: Runtime>(
         return;
     }
     let (dtype, len) = (x.dtype, scratch_len([rows, cols]));
-    let (count, dim) = (cubes(client, len.div_ceil(UNITS as usize)), CubeDim::new_1d(UNITS));
+    let (count, dim) = (cubes(client, len.div_ceil(units())), CubeDim::new_1d(units() as u32));
+    let chunk = rows_of_a_unit();
     let partial = sums.partial.clone().into_tensor_arg().into_array_arg();
     // SAFETY: each unit compares its index with the number of columns and chunks before it reads or writes.
     unsafe {
-        chunk_sums::launch_unchecked(client, count, dim, x.arg(), partial, rows, cols, row_len, dtype);
+        chunk_sums::launch_unchecked(client, count, dim, x.arg(), partial, rows, cols, row_len, chunk, dtype);
     }
     sums.finish(client, [rows, cols]);
 }

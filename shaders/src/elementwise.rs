@@ -3,19 +3,25 @@
 use cubecl::prelude::*;
 
 use crate::device::{Class, cubes};
+use crate::tuning::Choice;
 
 /// Elements that a unit reads and writes at a time: 4 where every extent and offset in `sizes` is a multiple of 4.
 pub(crate) fn width(sizes: &[usize]) -> usize {
     if sizes.iter().all(|size| size.is_multiple_of(4)) { 4 } else { 1 }
 }
 
-/// Cubes and units for `work` pieces of work, a piece a unit; units past the end must return.
-pub(crate) fn spread<R: Runtime>(client: &ComputeClient<R>, work: usize) -> (CubeCount, CubeDim) {
-    let units = match Class::of(client) {
+/// Cubes and units for `work` pieces of work, a piece a unit; units past the end must return. `choice` may say otherwise how
+/// many units a cube has.
+pub(crate) fn spread<R: Runtime>(
+    client: &ComputeClient<R>,
+    work: usize,
+    choice: Option<Choice>,
+) -> (CubeCount, CubeDim) {
+    let units = choice.and_then(Choice::one).unwrap_or(match Class::of(client) {
         Class::Narrow => 32,
         Class::Wide => 256,
-    };
-    (cubes(client, work.div_ceil(units as usize)), CubeDim::new_1d(units))
+    });
+    (cubes(client, work.div_ceil(units)), CubeDim::new_1d(units as u32))
 }
 
 /// Index of this unit among all, in a cube of one dimension.
@@ -75,7 +81,7 @@ fn clear_kernel<N: Size>(out: &mut Array<Vector<f32, N>>, len: usize) {
 /// Sets the `len` elements of the fp32 `out` to zero.
 pub fn clear<R: Runtime>(client: &ComputeClient<R>, out: TensorBinding<R>, len: usize) {
     let width = width(&[len]);
-    let (count, dim) = spread(client, len / width);
+    let (count, dim) = spread(client, len / width, Some(Choice::ClearUnits));
     // SAFETY: each unit compares its index with the length before it writes.
     unsafe { clear_kernel::launch_unchecked(client, count, dim, width, array(out), len / width) }
 }

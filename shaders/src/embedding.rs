@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 
 use crate::device::{Buffer, check_iterations};
 use crate::elementwise::{array, spread, unit_index, width};
+use crate::tuning::Choice;
 
 #[cube(launch_unchecked)]
 fn forward_kernel<T: Float, N: Size>(
@@ -90,7 +91,7 @@ pub fn forward<R: Runtime>(
 ) {
     let n = width(&[cols]);
     let len = rows * cols / n;
-    let (count, dim) = spread(client, len);
+    let (count, dim) = spread(client, len, Some(Choice::EmbeddingUnits));
     let dtype = table.dtype;
     // SAFETY: each unit compares its index with the length; tokens are below V, as the caller promises.
     unsafe {
@@ -123,9 +124,9 @@ pub fn backward<R: Runtime>(
     let n = width(&[cols, start]);
     // SAFETY: each unit compares its index with the length; one unit writes each element of the gradient.
     unsafe {
-        let (count, dim) = spread(client, rows);
+        let (count, dim) = spread(client, rows, Some(Choice::EmbeddingUnits));
         order_kernel::launch_unchecked(client, count, dim, array(tokens.clone()), array(order.clone()), rows);
-        let (count, dim) = spread(client, rows * cols / n);
+        let (count, dim) = spread(client, rows * cols / n, Some(Choice::EmbeddingUnits));
         backward_kernel::launch_unchecked(
             client,
             count,

@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 
 use crate::device::Buffer;
 use crate::elementwise::{spread, unit_index, width};
+use crate::tuning::Choice;
 
 /// What is decided when the kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,7 +68,7 @@ pub fn epilogue<R: Runtime>(
     let bias = bias.unwrap_or_else(|| Buffer { binding: product.clone(), dtype: float });
     let dtypes = [bias.dtype, out.dtype];
     let by = width(&[n, start]);
-    let (count, dim) = spread(client, len / by);
+    let (count, dim) = spread(client, len / by, Some(Choice::EpilogueUnits));
     // SAFETY: each unit compares its index with `len`; the caller promises that `out` holds `start + len` elements.
     unsafe {
         epilogue_kernel::launch_unchecked(

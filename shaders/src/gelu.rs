@@ -2,9 +2,10 @@
 
 use cubecl::prelude::*;
 
-use crate::column_sums::{ROWS, Sums, scratch_len};
+use crate::column_sums::{Sums, rows_of_a_unit, scratch_len};
 use crate::device::Buffer;
 use crate::elementwise::{spread, unit_index, width};
+use crate::tuning::Choice;
 
 /// sqrt(2 / pi).
 const INNER: f32 = 0.797_884_6;
@@ -45,7 +46,7 @@ fn forward_kernel<T: Float, N: Size>(
 }
 
 /// du = dh (0.5 (1 + t) + 0.5 u (1 - t^2) sqrt(2/pi) (1 + 3 x 0.044715 u^2)), t the forward's tanh. A unit walks down
-/// `ROWS` rows of its columns, and so has their sums without another reading.
+/// `chunk` rows of its columns, and so has their sums without another reading.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn backward_kernel<T: Float, N: Size>(
@@ -57,15 +58,16 @@ fn backward_kernel<T: Float, N: Size>(
     row: usize,
     start: usize,
     cols: usize,
+    #[comptime] chunk: usize,
     #[define(T)] _dtype: StorageType,
 ) {
     let at = unit_index();
-    if at < cols * rows.div_ceil(ROWS) {
+    if at < cols * rows.div_ceil(chunk) {
         let one = Vector::<f32, N>::new(1.0f32);
         let half = Vector::<f32, N>::new(0.5f32);
         let column = at % cols;
-        let first = at / cols * ROWS;
-        let end = select(first + ROWS < rows, first + ROWS, rows);
+        let first = at / cols * chunk;
+        let end = select(first + chunk < rows, first + chunk, rows);
         let mut sum = Vector::<f32, N>::new(0.0f32);
         for own in first..end {
             let place = own * row + start + column;
@@ -86,7 +88,7 @@ pub fn forward<R: Runtime>(client: &ComputeClient<R>, columns: Columns, fused: B
     let Columns { rows, row, start, cols } = columns;
     let n = columns.width();
     let len = rows * cols / n;
-    let (count, dim) = spread(client, len);
+    let (count, dim) = spread(client, len, Some(Choice::GeluUnits));
     let dtype = h.dtype;
     // SAFETY: each unit compares its index with the length; `columns` lies within `fused`.
     unsafe {
@@ -121,7 +123,7 @@ pub fn backward<R: Runtime>(
         return;
     }
     let n = columns.width();
-    let (count, dim) = spread(client, scratch_len([rows, cols]) / n);
+    let (count, dim) = spread(client, scratch_len([rows, cols]) / n, Some(Choice::GeluUnits));
     let dtype = into.dtype;
     let partial = sums.partial.clone().into_tensor_arg().into_array_arg();
     // SAFETY: as in `forward`; `partial` holds as many vectors as there are units at work.
@@ -139,6 +141,7 @@ pub fn backward<R: Runtime>(
             row / n,
             start / n,
             cols / n,
+            rows_of_a_unit(),
             dtype,
         );
     }

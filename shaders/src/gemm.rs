@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 
 use crate::device::{Buffer, Class, NARROW_ITERATIONS, cubes};
 use crate::packed::{Packing, unpacked};
+use crate::tuning::Choice;
 
 /// Longest running sum into an fp32 destination: longer ones are sums of sums, so that rounding grows with the root of this
 /// and not of k (one running sum of 300,001 terms was 2.5e-5 off).
@@ -74,10 +75,10 @@ impl Blueprint {
 
 /// Tiles and units for a matrix `[m, n]`: the choices that a sweep varies.
 fn tile(class: Class, [m, n]: [usize; 2]) -> [usize; 3] {
-    let (units, largest_m, largest_n) = match class {
-        Class::Narrow => (8, 16, 16),
-        Class::Wide => (64, 8, 4),
-    };
+    let [largest_m, largest_n, units] = Choice::Gemm.three().unwrap_or(match class {
+        Class::Narrow => [16, 16, 8],
+        Class::Wide => [8, 4, 64],
+    });
     // No larger than the matrix needs, so that a narrow one is not computed several times over.
     let fitting = |extent: usize, largest: usize| extent.next_power_of_two().clamp(1, largest);
     [fitting(m, largest_m), fitting(n.div_ceil(units), largest_n), units]

@@ -32,3 +32,4 @@ pub mod philox;
 pub mod residual;
 pub mod rotary;
 pub mod squares;
+pub mod tuning;

@@ -7,6 +7,7 @@ use cubecl::prelude::*;
 
 use crate::device::{Buffer, Class, cubes};
 use crate::elementwise::{array, spread, sum_units, unit_index};
+use crate::tuning::Choice;
 
 /// What is decided when the kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,10 +21,11 @@ pub struct Blueprint {
 impl Blueprint {
     /// For rows of `cols` elements.
     pub fn of<R: Runtime>(client: &ComputeClient<R>, cols: usize) -> Self {
-        match Class::of(client) {
-            Class::Narrow => Self { units: 1, rows: 8 },
-            Class::Wide => Self { units: cols.next_power_of_two().clamp(32, 256), rows: 1 },
-        }
+        let [units, rows] = Choice::NormUnits.two().unwrap_or(match Class::of(client) {
+            Class::Narrow => [1, 8],
+            Class::Wide => [cols.next_power_of_two().clamp(32, 256), 1],
+        });
+        Self { units, rows }
     }
 
     fn dim(self) -> CubeDim {
@@ -151,9 +153,11 @@ fn input_gradient_kernel<T: Float, W: Float>(
 }
 
 /// Rows that one unit sums in the first stage of the gradients of gamma and beta.
-const CHUNK: usize = 64;
+fn chunk() -> usize {
+    Choice::NormRows.one().unwrap_or(64)
+}
 
-/// First stage: partial[0, chunk, column] = sum of dy xhat over up to `CHUNK` rows, partial[1, chunk, column] of dy.
+/// First stage: partial[0, chunk, column] = sum of dy xhat over up to `chunk` rows, partial[1, chunk, column] of dy.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn weight_gradient_chunks<T: Float>(
@@ -164,16 +168,17 @@ fn weight_gradient_chunks<T: Float>(
     partial: &mut Array<f32>,
     rows: usize,
     cols: usize,
+    #[comptime] chunk: usize,
     #[define(T)] _dtype: StorageType,
 ) {
     let at = unit_index();
-    let len = rows.div_ceil(CHUNK) * cols;
+    let len = rows.div_ceil(chunk) * cols;
     if at >= len {
         terminate!();
     }
-    let first = at / cols * CHUNK;
+    let first = at / cols * chunk;
     let column = at % cols;
-    let end = select(first + CHUNK < rows, first + CHUNK, rows);
+    let end = select(first + chunk < rows, first + chunk, rows);
     let mut gamma = 0.0f32;
     let mut beta = 0.0f32;
     for row in first..end {
@@ -289,7 +294,7 @@ pub fn input_gradient<R: Runtime>(
 
 /// fp32 elements of the scratch that `weight_gradients` needs.
 pub fn scratch_len([rows, cols]: [usize; 2]) -> usize {
-    2 * rows.div_ceil(CHUNK) * cols
+    2 * rows.div_ceil(chunk()) * cols
 }
 
 /// Adds the gradients of gamma and beta to fp32 buffers, each from an element on; `partial` is scratch.
@@ -302,11 +307,12 @@ pub fn weight_gradients<R: Runtime>(
     partial: TensorBinding<R>,
     [dgamma, dbeta]: [(TensorBinding<R>, usize); 2],
 ) {
-    let chunks = rows.div_ceil(CHUNK);
+    let chunk = chunk();
+    let chunks = rows.div_ceil(chunk);
     let dtype = dy.dtype;
     // SAFETY: each unit compares its index with the number of columns (and chunks) before it reads or writes.
     unsafe {
-        let (count, dim) = spread(client, chunks * cols);
+        let (count, dim) = spread(client, chunks * cols, None);
         weight_gradient_chunks::launch_unchecked(
             client,
             count,
@@ -318,9 +324,10 @@ pub fn weight_gradients<R: Runtime>(
             array(partial.clone()),
             rows,
             cols,
+            chunk,
             dtype,
         );
-        let (count, dim) = spread(client, cols);
+        let (count, dim) = spread(client, cols, None);
         weight_gradient_sums::launch_unchecked(
             client,
             count,

@@ -7,6 +7,7 @@ use cubecl::prelude::*;
 use crate::device::Buffer;
 use crate::elementwise::{array, spread, unit_index, width};
 use crate::philox::{Dropout, DropoutLaunch, Words, factor, words};
+use crate::tuning::Choice;
 
 /// Elements that one Philox call decides.
 const LANES: usize = 16;
@@ -198,7 +199,7 @@ pub fn forward<R: Runtime>(
     sites: Option<[Site; 2]>,
 ) {
     let n = width(&[sizes.cols]);
-    let (count, dim) = spread(client, sizes.rows * sizes.cols.div_ceil(LANES));
+    let (count, dim) = spread(client, sizes.rows * sizes.cols.div_ceil(LANES), Some(Choice::ResidualUnits));
     let dtype = a.dtype;
     // SAFETY: each unit compares its row and columns with their numbers before it reads or writes.
     unsafe {
@@ -232,7 +233,7 @@ pub fn backward<R: Runtime>(
     sites: [Site; 2],
 ) {
     let n = width(&[sizes.cols]);
-    let (count, dim) = spread(client, sizes.rows * sizes.cols.div_ceil(LANES));
+    let (count, dim) = spread(client, sizes.rows * sizes.cols.div_ceil(LANES), Some(Choice::ResidualUnits));
     let dtype = da.dtype;
     // SAFETY: as in `forward`.
     unsafe {
@@ -258,7 +259,7 @@ pub fn backward<R: Runtime>(
 /// Applies dropout to the fp32 `x` `[N, C]` in place.
 pub fn dropout<R: Runtime>(client: &ComputeClient<R>, sizes: Sizes, x: TensorBinding<R>, site: Site) {
     let n = width(&[sizes.cols]);
-    let (count, dim) = spread(client, sizes.rows * sizes.cols.div_ceil(LANES));
+    let (count, dim) = spread(client, sizes.rows * sizes.cols.div_ceil(LANES), Some(Choice::ResidualUnits));
     // SAFETY: as in `forward`.
     unsafe {
         dropout_kernel::launch_unchecked(

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use crate::device::Buffer;
 use crate::elementwise::{array, spread, unit_index, width};
+use crate::tuning::Choice;
 
 /// The sizes of the fused projection and of its rotated part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub fn rotate<R: Runtime>(
     let n = width(&[half, sizes.head_dim, sizes.row, sizes.table_cols]);
     let heads = 2 * sizes.heads;
     let len = sizes.tokens * heads * half / n;
-    let (count, dim) = spread(client, len);
+    let (count, dim) = spread(client, len, Some(Choice::RotaryUnits));
     let dtype = fused.dtype;
     let sign = if back { -1.0 } else { 1.0 };
     // SAFETY: each unit compares its index with the length; it alone reads and writes its pair.

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use crate::device::Class;
 use crate::elementwise::{array, spread, sum_units, unit_index, width};
+use crate::tuning::Choice;
 
 /// What is decided when the kernels are compiled, and how many sums the first stage leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +17,11 @@ pub struct Blueprint {
 
 impl Blueprint {
     pub fn of<R: Runtime>(client: &ComputeClient<R>) -> Self {
-        match Class::of(client) {
-            Class::Narrow => Self { partials: 512, units: 8 },
-            Class::Wide => Self { partials: 65_536, units: 256 },
-        }
+        let [partials, units] = Choice::Squares.two().unwrap_or(match Class::of(client) {
+            Class::Narrow => [512, 8],
+            Class::Wide => [65_536, 256],
+        });
+        Self { partials, units }
     }
 }
 
@@ -76,7 +78,7 @@ pub fn sum<R: Runtime>(
 ) {
     let Blueprint { partials, units } = blueprint;
     let n = width(&[len]);
-    let (count, dim) = spread(client, partials);
+    let (count, dim) = spread(client, partials, None);
     // SAFETY: each unit compares its index with the lengths before it reads or writes.
     unsafe {
         partial_kernel::launch_unchecked(client, count, dim, n, array(x), array(partial.clone()), len / n, partials, n);

@@ -7,7 +7,7 @@ use trainer_backends::{Cpu, DecoderBackend};
 use super::args::Global;
 use super::choose_device;
 use crate::config::Precision;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Short};
 use crate::report::memory::machine_memory;
 use crate::report::peak::peak_flops;
 use crate::report::voice;
@@ -28,14 +28,38 @@ pub trait Task {
 pub fn with_backend<T: Task>(global: &Global, task: T) -> Result<T::Output> {
     let choice = choose_device(global)?;
     voice::say(&format!("backend {}", choice.reason));
-    on_device(&choice, task)
+    on_device(&choice, global, task)
 }
 
-/// Runs `task` on a device.
+/// A task with the kernels' choices set first.
+struct Tuned<'a, T: Task> {
+    choices: &'a [String],
+    task: T,
+}
+
+impl<T: Task> Task for Tuned<'_, T> {
+    type Output = T::Output;
+
+    fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<T::Output> {
+        for assignment in self.choices {
+            let (name, value) = assignment.split_once('=').ok_or_else(|| {
+                Error::input(format!(
+                    "--tune takes NAME=VALUE, as `trainer sweep` prints it, not {}",
+                    Short(assignment)
+                ))
+            })?;
+            B::tune(device, name, Some(value)).map_err(|error| Error::input(format!("--tune: {error}")))?;
+        }
+        self.task.run::<B>(device, choice)
+    }
+}
+
+/// Runs `task` on a device, with the kernels' choices that the options name.
 ///
 /// # Errors
-/// A backend that is not in this build, and whatever the task fails with.
-pub fn on_device<T: Task>(choice: &Choice, task: T) -> Result<T::Output> {
+/// A backend that is not in this build, a choice that its kernels do not have, and whatever the task fails with.
+pub fn on_device<T: Task>(choice: &Choice, global: &Global, task: T) -> Result<T::Output> {
+    let task = Tuned { choices: &global.tune, task };
     match choice.backend {
         Backend::Cpu => task.run::<Cpu>(&Default::default(), choice),
         #[cfg(feature = "wgpu")]

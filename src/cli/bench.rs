@@ -15,10 +15,12 @@ use crate::checkpoint::storage::parent;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::memory::{Memory, Plan};
+use crate::model::work::{StepFloor, StepShape};
 use crate::model::{Decoder, HostBuffers, MicroBatchDropout};
 use crate::profile::{ByPart, ProfiledSteps};
 use crate::report::memory::peak_resident;
 use crate::report::peak::peak_flops;
+use crate::report::table::{Align, Table};
 use crate::train::state::TrainState;
 use crate::train::step::{Batches, training_step};
 
@@ -55,6 +57,9 @@ struct Report {
     loss: f64,
     #[serde(flatten)]
     by_part: Option<ByPart>,
+    /// The least time of the step by part, where the device's ceilings are known (docs/time-model.md).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<StepFloor>,
 }
 
 pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
@@ -75,7 +80,31 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
         report.model_tflops,
         report.params
     ))?;
-    report.by_part.map_or(Ok(()), |by_part| print(&format!("\n{by_part}")))
+    let Some(by_part) = &report.by_part else { return Ok(()) };
+    print(&format!("\n{by_part}"))?;
+    report.floor.as_ref().map_or(Ok(()), |floor| print(&format!("\n{}", beside_floor(by_part, floor))))
+}
+
+/// Each part's time beside the least that it takes.
+fn beside_floor(by_part: &ByPart, floor: &StepFloor) -> String {
+    let columns = ["ms", "floor ms", "of the floor"].map(|name| (name, Align::Right));
+    let mut table = Table::new([("part", Align::Left)].into_iter().chain(columns));
+    let times = |ms: f64, floor: f64| [format!("{ms:.2}"), format!("{floor:.2}"), format!("{:.2}x", ms / floor)];
+    for part in &floor.parts {
+        let found = by_part.parts.iter().find(|found| found.part == part.part);
+        let cells = found.map(|found| times(found.ms, part.floor_ms)).into_iter().flatten();
+        table.row([part.part.clone()].into_iter().chain(cells));
+    }
+    table
+        .rule()
+        .row(["step, operations one at a time".to_owned()].into_iter().chain(times(by_part.step_ms, floor.step_ms)));
+    let model = &floor.ceilings;
+    format!(
+        "{table}ceilings: {:.3} TFLOP/s of products, {:.3} of attention's, {:.1} GB/s; docs/time-model.md\n",
+        model.matmul / 1e12,
+        model.attention / 1e12,
+        model.memory / 1e9
+    )
 }
 
 /// A trace that cannot be written is found out before the steps are made.
@@ -170,6 +199,8 @@ impl Task for Bench<'_> {
         } else {
             None
         };
+        let ceilings = by_part.as_ref().and_then(|_| args.ceilings.of_device(&choice.device, args.precision));
+        let floor = ceilings.map(|ceilings| StepFloor::new(&decoder.arch, &StepShape::new(&config), ceilings));
         let estimate = Memory::estimate(&decoder.arch, &Plan::new(&config));
         times.sort_by(f64::total_cmp);
         let median = times[times.len() / 2];
@@ -197,6 +228,7 @@ impl Task for Bench<'_> {
             estimated_activation_gib: gib(estimate.activations),
             loss,
             by_part,
+            floor,
         })
     }
 }

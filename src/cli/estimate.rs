@@ -7,6 +7,7 @@ use crate::config::{Config, Precision, Recompute};
 use crate::error::{Error, Result};
 use crate::model::architecture::Architecture;
 use crate::model::memory::{Memory, Plan, loss_chunk_tokens};
+use crate::model::work::{StepFloor, StepShape};
 use crate::parallel::scaling::{Cluster, Gpu, LINK_SHARE, StepTime, Work, step_time};
 use crate::report::table::{Align, Table, bytes, si, thousands};
 
@@ -40,6 +41,9 @@ struct Estimate {
     /// Where a GPU was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<TimeEstimate>,
+    /// Where it was asked for: the least time of a step by part, on one device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<StepFloor>,
 }
 
 /// What training takes on the GPUs that were named.
@@ -137,6 +141,35 @@ impl TimeEstimate {
     }
 }
 
+/// The least time of a step, part by part.
+fn floor_text(floor: &StepFloor) -> String {
+    let columns = ["calls", "TFLOP", "GB", "at least ms", "share"].map(|name| (name, Align::Right));
+    let mut table = Table::new([("part", Align::Left)].into_iter().chain(columns).chain([("bound by", Align::Left)]));
+    for part in &floor.parts {
+        table.row([
+            part.part.clone(),
+            thousands(part.calls),
+            if part.needed_flops == 0 { String::new() } else { format!("{:.2}", part.needed_flops as f64 / 1e12) },
+            format!("{:.2}", part.bytes as f64 / 1e9),
+            format!("{:.3}", part.floor_ms),
+            format!("{:.1}%", 100.0 * part.share),
+            part.bound.to_owned(),
+        ]);
+    }
+    let ms = format!("{:.3}", floor.step_ms);
+    table.rule().row(["step", "", "", "", &ms, "100.0%"]);
+    let rates = floor.ceilings;
+    format!(
+        "\nthe least time of a step on one device, at {:.3} TFLOP/s of products, {:.3} of attention's, {:.1} GB/s\n{table}\
+         {:.0} tokens/s, {:.1}% MFU; what this leaves out: docs/time-model.md\n",
+        rates.matmul / 1e12,
+        rates.attention / 1e12,
+        rates.memory / 1e9,
+        floor.tokens_per_s,
+        100.0 * floor.mfu
+    )
+}
+
 /// Parameters of the decoder, the parts of a block summed over its blocks.
 #[derive(Debug, Serialize)]
 struct ParametersByPart {
@@ -208,6 +241,16 @@ impl Estimate {
         let work = Work { parameters, precision, flops: flops_per_step, accumulate: accumulate as u64, zero };
         let total_at = |zero: u8| memory_at(zero).total();
         let time = args.gpu.map(|gpu| TimeEstimate::new(gpu, args, work, config.train.steps, total_at)).transpose()?;
+        let floor = if args.by_part {
+            let ceilings = args.ceilings.of_gpu(args.gpu, precision).ok_or_else(|| {
+                Error::input("--by-part needs rates to go by: give --gpu, or --matmul-tflops and --memory-gbs")
+            })?;
+            let (micro_batch, accumulate) = (micro_batch as u64, accumulate as u64);
+            let shape = StepShape { precision, micro_batch, accumulate, ..StepShape::new(config) };
+            Some(StepFloor::new(&architecture, &shape, ceilings))
+        } else {
+            None
+        };
         Ok(Self {
             parameters,
             parameters_by_part: ParametersByPart::of(&architecture),
@@ -230,6 +273,7 @@ impl Estimate {
             memory_total: memory.total(),
             memory,
             time,
+            floor,
         })
     }
 
@@ -267,7 +311,8 @@ impl Estimate {
         }
         memory.rule().row(["total".to_owned(), bytes(self.memory_total)]);
         let time = self.time.as_ref().map_or_else(String::new, |time| time.text(self.devices));
-        format!("{parameters}\n{compute}\n{memory}{}\n{time}", self.notes())
+        let floor = self.floor.as_ref().map_or_else(String::new, floor_text);
+        format!("{parameters}\n{compute}\n{memory}{}\n{time}{floor}", self.notes())
     }
 
     /// What the memory table counts.
@@ -295,6 +340,7 @@ impl Estimate {
 #[cfg(test)]
 mod tests {
     use super::super::args::ConfigArgs;
+    use super::super::args::ceilings::CeilingArgs;
     use super::*;
 
     fn args(preset: &str) -> EstimateArgs {
@@ -311,8 +357,23 @@ mod tests {
             network: 200.0,
             mfu: 0.53,
             steps: Vec::new(),
+            by_part: false,
+            ceilings: Default::default(),
             json: false,
         }
+    }
+
+    #[test]
+    fn the_least_time_wants_rates() {
+        let by_part = EstimateArgs { by_part: true, micro_batch: Some(16), accumulate: Some(4), ..args("phi-1") };
+        assert!(estimate(&by_part).unwrap_err().to_string().contains("--matmul-tflops"));
+        let gpu = crate::parallel::scaling::GPUS.into_iter().find(|gpu| gpu.name == "h200");
+        let sheet = estimate(&EstimateArgs { gpu, ..by_part.clone() }).unwrap();
+        let ceilings = CeilingArgs { matmul_tflops: Some(788.0), attention_tflops: None, memory_gbs: Some(4300.0) };
+        let measured = estimate(&EstimateArgs { gpu, ceilings, ..by_part }).unwrap();
+        let ms = |estimate: &Estimate| estimate.floor.as_ref().unwrap().step_ms;
+        assert!(ms(&sheet) < ms(&measured));
+        assert!(measured.text().contains("788.000 TFLOP/s of products"), "{}", measured.text());
     }
 
     fn estimate(args: &EstimateArgs) -> Result<Estimate> {

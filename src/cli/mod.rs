@@ -19,6 +19,7 @@ mod ranks;
 mod report;
 mod runs;
 mod selftest;
+mod sweep;
 mod train;
 mod verify;
 
@@ -77,6 +78,7 @@ fn dispatch(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Runs(args) => runs::run(&args, global),
         Command::Verify(args) => verify::run(&args, global),
         Command::Bench(args) => bench::run(&args, global),
+        Command::Sweep(args) => sweep::run(&args, global),
         Command::Selftest(args) => selftest::run(&args, global),
         Command::Completions(args) => completions::completions(&args, global),
         Command::Man(args) => completions::man(&args, global),

@@ -49,11 +49,11 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<ExitCode> {
         if group.size() > 1 {
             return Err(Error::input("--dry-run tries one device: leave --devices, mpirun or srun out"));
         }
-        let would = on_device(&choice, Try { request, data: &data })?;
+        let would = on_device(&choice, global, Try { request, data: &data })?;
         let shown = if args.json { print_json(&would) } else { print(&format!("{would}")) };
         return shown.map(|()| ExitCode::SUCCESS);
     }
-    let summary = on_device(&choice, Train { request, data: &data })?;
+    let summary = on_device(&choice, global, Train { request, data: &data })?;
     if args.json && group.rank() == 0 {
         print_json(&summary)?;
     }

@@ -7,6 +7,7 @@ pub mod decoder;
 pub mod memory;
 pub mod table;
 pub mod weights;
+pub mod work;
 
 pub use architecture::Architecture;
 pub use decoder::{Decoder, GradientSink, MicroBatchDropout};

@@ -11,21 +11,71 @@ pub struct Gpu {
     /// Dense FLOP/s of tensor cores in fp16 and bf16, and in fp32 outside them.
     pub half_flops: f64,
     pub single_flops: f64,
-    /// Bytes of memory.
+    /// Bytes of memory, and those a second that it reads and writes.
     pub memory: u64,
+    pub bandwidth: f64,
     /// Bytes a second to the other GPUs of its machine, one way.
     pub link: f64,
 }
 
 /// The GPUs that `estimate --gpu` knows; NVIDIA's data sheets.
 pub const GPUS: [Gpu; 7] = [
-    Gpu { name: "a100-40gb", half_flops: 312e12, single_flops: 19.5e12, memory: 40_000_000_000, link: 300e9 },
-    Gpu { name: "a100-80gb", half_flops: 312e12, single_flops: 19.5e12, memory: 80_000_000_000, link: 300e9 },
-    Gpu { name: "h100", half_flops: 989e12, single_flops: 67e12, memory: 80_000_000_000, link: 450e9 },
-    Gpu { name: "h200", half_flops: 989e12, single_flops: 67e12, memory: 141_000_000_000, link: 450e9 },
-    Gpu { name: "l40s", half_flops: 362e12, single_flops: 91.6e12, memory: 48_000_000_000, link: 32e9 },
-    Gpu { name: "rtx-4090", half_flops: 165.2e12, single_flops: 82.6e12, memory: 24_000_000_000, link: 32e9 },
-    Gpu { name: "v100", half_flops: 125e12, single_flops: 15.7e12, memory: 32_000_000_000, link: 150e9 },
+    Gpu {
+        name: "a100-40gb",
+        half_flops: 312e12,
+        single_flops: 19.5e12,
+        memory: 40_000_000_000,
+        bandwidth: 1_555e9,
+        link: 300e9,
+    },
+    Gpu {
+        name: "a100-80gb",
+        half_flops: 312e12,
+        single_flops: 19.5e12,
+        memory: 80_000_000_000,
+        bandwidth: 2_039e9,
+        link: 300e9,
+    },
+    Gpu {
+        name: "h100",
+        half_flops: 989e12,
+        single_flops: 67e12,
+        memory: 80_000_000_000,
+        bandwidth: 3_350e9,
+        link: 450e9,
+    },
+    Gpu {
+        name: "h200",
+        half_flops: 989e12,
+        single_flops: 67e12,
+        memory: 141_000_000_000,
+        bandwidth: 4_800e9,
+        link: 450e9,
+    },
+    Gpu {
+        name: "l40s",
+        half_flops: 362e12,
+        single_flops: 91.6e12,
+        memory: 48_000_000_000,
+        bandwidth: 864e9,
+        link: 32e9,
+    },
+    Gpu {
+        name: "rtx-4090",
+        half_flops: 165.2e12,
+        single_flops: 82.6e12,
+        memory: 24_000_000_000,
+        bandwidth: 1_008e9,
+        link: 32e9,
+    },
+    Gpu {
+        name: "v100",
+        half_flops: 125e12,
+        single_flops: 15.7e12,
+        memory: 32_000_000_000,
+        bandwidth: 900e9,
+        link: 150e9,
+    },
 ];
 
 /// The share of a link's rate that a collective reaches: an assumption, near what NVIDIA publishes for large messages.

@@ -1,6 +1,9 @@
 //! CUDA and WGPU: burn-cubecl's tensors, our kernels.
 
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+mod kernel_cache;
 mod kernels;
+mod tuning;
 
 use crate::discovery::DeviceInfo;
 #[cfg(feature = "wgpu")]
@@ -14,9 +17,10 @@ pub type Cuda = burn_cuda::Cuda<f32, i32>;
 #[cfg(feature = "wgpu")]
 pub type Wgpu = burn_wgpu::Wgpu<f32, i32, u32>;
 
-/// burn's name of a discovered CUDA device.
+/// burn's name of a discovered CUDA device, whose kernels are kept on disk from now on.
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
 pub fn cuda_device(info: &DeviceInfo) -> burn_cuda::CudaDevice {
+    kernel_cache::enable(info);
     burn_cuda::CudaDevice::new(info.index)
 }
 

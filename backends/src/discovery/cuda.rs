@@ -133,6 +133,11 @@ fn tensor_cores(capability: (u32, u32)) -> Option<&'static str> {
     }
 }
 
+/// What compiles kernels here: NVRTC's version and the folder of the headers.
+pub(crate) fn compiler() -> (Option<(u32, u32)>, Option<PathBuf>) {
+    (nvrtc().ok().map(|nvrtc| nvrtc.version), toolkit())
+}
+
 /// The compiler that was found.
 struct Nvrtc {
     version: (u32, u32),

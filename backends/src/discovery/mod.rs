@@ -3,7 +3,7 @@
 //! Nothing here creates a device context or compiles a kernel.
 
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-mod cuda;
+pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 

@@ -372,7 +372,7 @@ pub fn attention_backward<R: Runtime>(
         );
     }
     let dtypes = [gradients.fused.dtype, gradients.d_o.dtype, gradients.into.dtype];
-    match tensor_cores::Blueprint::new(client, &shape, dropout.is_some(), &dtypes) {
+    match tensor_cores::Blueprint::new(client, &shape, dropout.is_some(), Pass::Backward, &dtypes) {
         Some(blueprint) => on_tensor_cores(client, shape, dropout, gradients, blueprint),
         None => on_units(client, shape, dropout, gradients),
     }

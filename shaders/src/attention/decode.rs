@@ -292,7 +292,7 @@ pub fn attention_decode<R: Runtime>(
     }
     if chunks > 1 {
         let len = rows * shape.head_dim;
-        let (count, dim) = spread(client, len);
+        let (count, dim) = spread(client, len, None);
         // SAFETY: each unit compares its index with the length.
         unsafe {
             combine_kernel::launch_unchecked(
@@ -348,7 +348,7 @@ fn store_kernel<T: Float>(
 /// Writes the k and v of each sequence's `shape.seq` tokens in `fused` `[N, W]` into the cache.
 pub fn store_keys_values<R: Runtime>(client: &ComputeClient<R>, shape: Shape, fused: Buffer<R>, cached: Cached<R>) {
     let Shape { batch, seq, heads, head_dim, width, .. } = shape;
-    let (count, dim) = spread(client, batch * seq * heads * head_dim);
+    let (count, dim) = spread(client, batch * seq * heads * head_dim, None);
     let dtype = fused.dtype;
     // SAFETY: each unit compares its index with the number of elements; slots and positions are within the cache, as the
     // caller promises.

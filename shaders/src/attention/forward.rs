@@ -151,7 +151,9 @@ pub fn attention_forward<R: Runtime>(
     [lse, scratch]: [TensorBinding<R>; 2],
 ) {
     let array = |binding: TensorBinding<R>| binding.into_tensor_arg().into_array_arg();
-    if let Some(blueprint) = tensor_cores::Blueprint::new(client, &shape, dropout.is_some(), &[fused.dtype, o.dtype]) {
+    if let Some(blueprint) =
+        tensor_cores::Blueprint::new(client, &shape, dropout.is_some(), Pass::Forward, &[fused.dtype, o.dtype])
+    {
         let count = shape.seq.div_ceil(blueprint.forward_rows()) * shape.heads * shape.batch;
         // SAFETY: as below.
         return unsafe {

@@ -25,11 +25,12 @@ use crate::device::{Class, check_iterations};
 use crate::elementwise::width;
 use crate::packed::Packing;
 use crate::philox::{Dropout as KernelDropout, DropoutLaunch, Words, factor, words};
+use crate::tuning::Choice;
 
 /// fp32 values of scratch that forward, and each of the two of backward, needs: none where the sums stay in registers.
 /// `dtypes` are those of the fused projection, of o or its gradient, and in backward of what it writes into.
 pub fn scratch_len<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dtypes: &[StorageType]) -> usize {
-    let in_registers = tensor_cores::Blueprint::new(client, shape, false, dtypes).is_some();
+    let in_registers = tensor_cores::Blueprint::new(client, shape, false, Pass::Forward, dtypes).is_some();
     if in_registers { 0 } else { shape.batch * shape.seq * shape.heads * shape.head_dim }
 }
 
@@ -74,11 +75,16 @@ impl Blueprint {
     ) -> Self {
         // A lane reads one by one whatever it reads, so large tiles win there; larger ones than these take long to compile. A
         // GPU's 2 x 16 scores are 32 registers, twice in backward; by fours dq spills 8 bytes a thread on sm_80.
-        let (units, rows, block, most) = match (Class::of(client), pass) {
-            (Class::Narrow, Pass::Forward) => (8, 4, 32, 4),
-            (Class::Narrow, Pass::Backward) => (8, 8, 32, 4),
-            (Class::Wide, _) => (64, 2, 16, 2),
+        let (sizes, most) = match (Class::of(client), pass) {
+            (Class::Narrow, Pass::Forward) => ([4, 32, 8], 4),
+            (Class::Narrow, Pass::Backward) => ([8, 32, 8], 4),
+            (Class::Wide, _) => ([2, 16, 64], 2),
         };
+        let choice = match pass {
+            Pass::Forward => Choice::AttentionForwardUnits,
+            Pass::Backward => Choice::AttentionBackwardUnits,
+        };
+        let [rows, block, units] = choice.three().unwrap_or(sizes);
         let width = width(&[shape.head_dim, shape.width]).min(most);
         check_iterations(client, shape.seq.div_ceil(block) * (1 + 2 * shape.head_dim / width), "attention");
         let fp32 = f32::as_type_native_unchecked().storage_type();

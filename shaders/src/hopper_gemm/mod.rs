@@ -50,6 +50,11 @@ fn capable<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaR
     (client as &dyn Any).downcast_ref().filter(|_| hopper)
 }
 
+/// Whether `hopper_gemm` runs on this device.
+pub fn available<R: Runtime>(client: &ComputeClient<R>) -> bool {
+    capable(client).is_some()
+}
+
 /// The elements that wgmma multiplies, and those that it writes here.
 fn float(dtype: StorageType) -> Option<FloatKind> {
     match dtype {

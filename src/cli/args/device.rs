@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use trainer_backends::selftest::Group;
 
+use super::ceilings::CeilingArgs;
 use super::value::{fraction, positive};
 use crate::config::{Precision, Recompute};
 
@@ -69,9 +70,11 @@ pub struct BenchArgs {
     /// Optimizer steps before the timed ones
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub warmup: usize,
-    /// Profile 3 further steps, and print where their time goes
+    /// Profile 3 further steps, and print where their time goes; beside it the least time, where ceilings are known
     #[arg(long)]
     pub by_part: bool,
+    #[command(flatten)]
+    pub ceilings: CeilingArgs,
     /// Write the trace of the profiled steps there, for ui.perfetto.dev
     #[arg(long, value_name = "FILE", requires = "by_part")]
     pub trace: Option<PathBuf>,

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::ConfigArgs;
+use super::ceilings::CeilingArgs;
 use super::value::{above_zero, positive, share};
 use crate::config::Precision;
 use crate::parallel::scaling::{self, GPUS, Gpu};
@@ -41,6 +42,11 @@ pub struct EstimateArgs {
     /// Optimizer steps to tell the time of (may be repeated) [default: the configuration's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "gpu")]
     pub steps: Vec<u64>,
+    /// The least time of a step by part, on one device, with these ceilings or --gpu's (docs/time-model.md)
+    #[arg(long)]
+    pub by_part: bool,
+    #[command(flatten)]
+    pub ceilings: CeilingArgs,
     /// Print the estimate as one JSON object
     #[arg(long)]
     pub json: bool,

@@ -1,5 +1,6 @@
 //! The command line: what may be typed. What it means is decided in the file of each command.
 
+pub mod ceilings;
 mod demo;
 mod device;
 mod estimate;
@@ -9,6 +10,7 @@ mod generate;
 mod humaneval;
 mod prepare;
 mod report;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -29,6 +31,7 @@ pub use generate::{GenerateArgs, LogitsArgs};
 pub use humaneval::{ExercisesArgs, HumanevalArgs};
 pub use prepare::PrepareArgs;
 pub use report::{CompletionsArgs, ManArgs, ReportArgs, RunsArgs};
+pub use sweep::SweepArgs;
 pub use train::{Collectives, TrainArgs};
 use value::positive;
 pub use verify::VerifyArgs;
@@ -54,6 +57,9 @@ pub struct Global {
     /// Which of the backend's devices, as `trainer devices` numbers them [default: the best one]
     #[arg(long, global = true, value_name = "N", help_heading = "Device")]
     pub device: Option<usize>,
+    /// Choices of kernels for this device, as `trainer sweep` prints them (may be repeated)
+    #[arg(long, global = true, value_name = "NAME=VALUE", value_delimiter = ',', help_heading = "Device")]
+    pub tune: Vec<String>,
     /// Devices that train together, or that estimate is asked about [default: 1, or what mpirun or srun started]
     #[arg(long, global = true, value_name = "N", value_parser = positive, help_heading = "Device")]
     pub devices: Option<usize>,
@@ -110,6 +116,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Time training steps on random tokens
     Bench(BenchArgs),
+    /// Try out the choices that kernels leave to measurements, each checked and timed
+    Sweep(SweepArgs),
     /// Hold every operation of a device against the reference, and ten training steps against the CPU
     Selftest(SelftestArgs),
     /// Print the completions of a shell, for its completion folder or for `source`

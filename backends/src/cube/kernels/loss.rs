@@ -6,6 +6,7 @@ use burn_tensor::{DType, Int, Tensor};
 use trainer_shaders::cross_entropy::{Rows, cross_entropy, total};
 use trainer_shaders::device::Class;
 
+use super::super::tuning;
 use super::linear::add_gradients;
 use super::matmul::{Out, Part, Side, narrowed, product};
 use super::tensor::{CubeTensors, binding, cube, cube_int, empty, float, modify};
@@ -13,11 +14,13 @@ use crate::ops::{LOGITS_BYTES, WeightGrads, device_loss_chunk};
 
 /// Of logits that this device holds at a time.
 fn logits_bytes<R: CubeRuntime>(like: &CubeTensor<R>) -> usize {
-    match Class::of(&like.client) {
+    // Half of what can be bound, so that adapters at their lowest limits have room.
+    let most = like.client.properties().memory.max_page_size as usize / 2;
+    let rule = match Class::of(&like.client) {
         Class::Narrow => 32 << 20,
-        // Half of what can be bound, so that adapters at their lowest limits have room.
-        Class::Wide => LOGITS_BYTES.min(like.client.properties().memory.max_page_size as usize / 2),
-    }
+        Class::Wide => LOGITS_BYTES,
+    };
+    tuning::logits_bytes().unwrap_or(rule).min(most)
 }
 
 /// The head's inputs, and what each chunk leaves behind.

@@ -4,17 +4,18 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_tensor::DType;
+use cubecl::Runtime;
 use cubecl::client::ComputeClient;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
-use cubek::matmul::launch::{Strategy, launch_ref};
-use cubek::matmul::routines::BlueprintStrategy;
-use cubek::matmul::routines::simple::SimpleArgs;
+use cubek::matmul::launch::launch_ref;
 use cubek::std::InputBinding;
 use trainer_shaders::device::{Buffer, wait_for_room};
 use trainer_shaders::epilogue::{self, epilogue};
 use trainer_shaders::gemm::{Destination, Operand, gemm};
 
+use super::super::tuning::{self, Multiplier, Routine};
 use super::tensor::{binding, buffer, empty, part, slot};
+use crate::tuning::Product;
 
 /// Consecutive rows of a row-major matrix. The matrix is bound whole and read from the first of them on, since a row need
 /// not start where the device can bind.
@@ -120,7 +121,7 @@ pub enum Route {
 const CUBEK_K: usize = 16_384;
 
 /// Whether the device multiplies matrices of fp16 or bf16 as such.
-pub fn has_tensor_cores<R: CubeRuntime>(client: &ComputeClient<R>) -> bool {
+pub fn has_tensor_cores<R: Runtime>(client: &ComputeClient<R>) -> bool {
     !client.properties().features.matmul.cmma.is_empty()
 }
 
@@ -154,17 +155,35 @@ pub fn product<R: CubeRuntime>(
     let client = &tensor.client;
     // Products are the longest kernels, and a few launches apart.
     wait_for_room(client);
+    // Of the layer, by which way its operands lie.
+    let chosen = match (a_side, b_side) {
+        (Side::Rows, Side::Rows) => tuning::multiplier(Product::Forward, [k, n]),
+        (Side::Rows, Side::Columns) => tuning::multiplier(Product::InputGrad, [n, k]),
+        (Side::Columns, _) => tuning::multiplier(Product::WeightGrad, [n, m]),
+    };
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-    {
+    if matches!(chosen, None | Some(Multiplier::Wgmma(_))) {
         use trainer_shaders::hopper_gemm::{Destination, hopper_gemm};
         let [a, b] = [a.hopper_operand(a_side), b.hopper_operand(b_side)];
         let to = Destination { buffer: out.clone(), start, accumulate };
-        if hopper_gemm(client, crate::wgmma::setting(), a, b, bias.map(buffer), to) {
+        let setting = match chosen {
+            Some(Multiplier::Wgmma(blueprint)) => blueprint.parse().unwrap_or_default(),
+            _ => crate::wgmma::setting(),
+        };
+        if hopper_gemm(client, setting, a, b, bias.map(buffer), to) {
             return;
+        }
+        if chosen.is_some() {
+            tuning::refuse();
         }
     }
     let bias = bias.map(buffer);
-    match Route::of(client, common(a.matrix, b.matrix), k) {
+    let (route, routine) = match chosen {
+        Some(Multiplier::Registers) => (Route::Registers, None),
+        Some(Multiplier::Cubek(routine)) => (Route::Cubek, Some(routine)),
+        Some(Multiplier::Wgmma(_)) | None => (Route::of(client, common(a.matrix, b.matrix), k), None),
+    };
+    match route {
         Route::Registers => {
             let out = Destination { buffer: out, start, row_stride: n, accumulate };
             gemm(client, [m, n, k], a.operand(a_side), b.operand(b_side), bias, out);
@@ -173,10 +192,10 @@ pub fn product<R: CubeRuntime>(
         Route::Cubek => {
             let align = client.properties().memory.alignment as usize;
             if bias.is_none() && !accumulate && (start * tensor.elem_size()).is_multiple_of(align) {
-                return cubek_product(a, a_side, b, b_side, &part(tensor, start, [m, n]));
+                return cubek_product(a, a_side, b, b_side, routine, &part(tensor, start, [m, n]));
             }
             let product = empty(tensor, [m, n], DType::F32);
-            cubek_product(a, a_side, b, b_side, &product);
+            cubek_product(a, a_side, b, b_side, routine, &product);
             let destination = epilogue::Destination { buffer: out, start, accumulate };
             epilogue(client, [m, n], binding(&product), bias, destination);
         }
@@ -197,7 +216,16 @@ pub fn narrowed<R: CubeRuntime>(tensor: &CubeTensor<R>, dtype: DType) -> CubeTen
 /// Simple kernels only: cubek's double-unit ones give wrong results on an odd number of k-stages (tracel-ai/burn issue
 /// 5626). fp32 stays on units, since tensor cores would round it to TF32. Operands of two dtypes (fp32 gradients of
 /// logits, fp16 weights) are brought to the narrower one, as PyTorch's autocast has them.
-fn cubek_product<R: CubeRuntime>(a: Part<'_, R>, a_side: Side, b: Part<'_, R>, b_side: Side, out: &CubeTensor<R>) {
+///
+/// `chosen` comes first, where it takes these operands.
+fn cubek_product<R: CubeRuntime>(
+    a: Part<'_, R>,
+    a_side: Side,
+    b: Part<'_, R>,
+    b_side: Side,
+    chosen: Option<Routine>,
+    out: &CubeTensor<R>,
+) {
     let (a, b) = (a.tensor(), b.tensor());
     let dtype = common(&a, &b);
     let [mut lhs, mut rhs] = [a, b].map(|x| if x.dtype == dtype { x } else { burn_cubecl::kernel::cast(x, dtype) });
@@ -209,21 +237,25 @@ fn cubek_product<R: CubeRuntime>(a: Part<'_, R>, a_side: Side, b: Part<'_, R>, b
         rhs.meta.swap(0, 1);
     }
     let globals = MatmulGlobalElems { lhs: dtype.into(), rhs: dtype.into(), out: out.dtype.into() };
-    let launch = |strategy: Strategy| {
+    // A routine that does not suit the shape or the dtype says so before it launches anything.
+    let launch = |routine: Routine| {
         let [lhs, rhs] = [&lhs, &rhs].map(|x| InputBinding::new(binding(x), dtype.into()));
-        launch_ref(&strategy, &out.client, lhs, rhs, binding(out), &mut MatmulElems::from_globals(&globals))
+        launch_ref(&routine.strategy(), &out.client, lhs, rhs, binding(out), &mut MatmulElems::from_globals(&globals))
     };
-    // Several rows of tiles a plane: without them the kernel of phi-1's weight gradients spills 412 bytes a thread on sm_80.
-    let tensor_cores = || SimpleArgs { multi_rows: true, ..Default::default() };
-    // A strategy that does not suit the shape or the dtype says so before it launches anything.
-    let on_tensor_cores =
-        dtype != DType::F32 && launch(Strategy::SimpleCyclicCmma(BlueprintStrategy::Inferred(tensor_cores()))).is_ok();
-    if !on_tensor_cores {
+    let suits = |routine: Routine| routine.takes(dtype) && launch(routine).is_ok();
+    if let Some(chosen) = chosen {
+        if suits(chosen) {
+            return;
+        }
+        tuning::refuse();
+    }
+    let tensor_cores = has_tensor_cores(&out.client) && suits(Routine::SimpleCyclicCmma);
+    if !tensor_cores {
         #[expect(
             clippy::panic,
             reason = "burn's operations return no errors; the program ends as failed, as for a lost device"
         )]
-        launch(Strategy::SimpleUnit(Default::default()))
+        launch(Routine::SimpleUnit)
             .unwrap_or_else(|error| panic!("no matrix product of this device takes {dtype:?}: {error:?}"));
     }
 }

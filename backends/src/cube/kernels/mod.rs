@@ -13,13 +13,18 @@ mod residual;
 mod rotary;
 mod tensor;
 
+pub use matmul::has_tensor_cores;
+
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 use burn_tensor::{DType, Int, Tensor};
 
+use super::tuning;
 use crate::cache::{KeyValues, Places};
 use crate::dropout::Dropout;
+use crate::error::Result;
 use crate::ops::*;
 use crate::transfer::{DeviceSpan, Fence};
+use crate::tuning::Tunable;
 
 impl<R, F, I, BT> DecoderBackend for CubeBackend<R, F, I, BT>
 where
@@ -46,6 +51,18 @@ where
 
     fn rounds_products(device: &Self::Device) -> bool {
         matmul::has_tensor_cores(&R::client(device))
+    }
+
+    fn tunables(device: &Self::Device, products: &[[usize; 2]]) -> Vec<Tunable> {
+        tuning::tunables(&R::client(device), products)
+    }
+
+    fn tune(device: &Self::Device, name: &str, value: Option<&str>) -> Result<()> {
+        tuning::tune(&R::client(device), name, value)
+    }
+
+    fn refused_choice() -> bool {
+        tuning::take_refused()
     }
 
     fn matrix(flat: &Tensor<Self, 1>, slot: MatrixSlot) -> Tensor<Self, 2> {

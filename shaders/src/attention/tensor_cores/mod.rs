@@ -21,7 +21,8 @@ pub(crate) use dk_dv::dk_dv_kernel;
 pub(crate) use dq::dq_kernel;
 pub(crate) use forward::forward_kernel;
 
-use super::{DRAWN, Shape};
+use super::{DRAWN, Pass, Shape};
+use crate::tuning::Choice;
 
 /// Lanes of a plane: the fragments' layout fixes them.
 const LANES: usize = 32;
@@ -42,7 +43,7 @@ const BLOCK: usize = 2 * KEYS;
 pub struct Blueprint {
     /// Planes of a cube.
     pub planes: usize,
-    /// Fragments of 16 queries that a plane owns in forward; planes x fragments is at most 8.
+    /// Fragments of 16 queries that a plane owns in forward; planes x fragments is at most 8, and planes at most 4 in backward.
     pub fragments: usize,
     /// Queries that are staged at a time for dk and dv: a multiple of 16.
     pub queries: usize,
@@ -58,6 +59,7 @@ impl Blueprint {
         client: &ComputeClient<R>,
         shape: &Shape,
         dropout: bool,
+        pass: Pass,
         dtypes: &[StorageType],
     ) -> Option<Self> {
         let properties = client.properties();
@@ -83,7 +85,14 @@ impl Blueprint {
         // the sums alone fill a lane's registers.
         let small = shape.head_dim <= 64;
         let (fragments, queries) = (if small && !dropout { 2 } else { 1 }, if small { 64 } else { 32 });
-        suits.then_some(Self { planes: 4, fragments, queries, head_dim: shape.head_dim, dropout })
+        let ([planes, fragments], queries) = match pass {
+            Pass::Forward => (Choice::AttentionForward.two().unwrap_or([4, fragments]), queries),
+            Pass::Backward => {
+                let [planes, queries] = Choice::AttentionBackward.two().unwrap_or([4, queries]);
+                ([planes, fragments], queries)
+            }
+        };
+        suits.then_some(Self { planes, fragments, queries, head_dim: shape.head_dim, dropout })
     }
 
     pub(crate) fn units(&self) -> usize {
