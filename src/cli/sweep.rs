@@ -65,7 +65,7 @@ impl Task for Sweep<'_> {
         let precision: Precision = self.config.train.precision;
         check_precision::<B>(device, precision)?;
         let plan = Plan { largest: choice.device.max_binding_bytes.unwrap_or(u64::MAX), ..self.plan };
-        let (operations, rates) = sweep::run::<B>(device, &plan, |what| voice::say(what))?;
+        let (operations, rates) = sweep::run::<B>(device, &plan, voice::say)?;
         let given = self.args.ceilings.of_device(&choice.device, precision);
         let given =
             given.filter(|_| self.args.ceilings.matmul_tflops.is_some() && self.args.ceilings.memory_gbs.is_some());

@@ -127,7 +127,7 @@ impl<'a, B: DecoderBackend> Trial<'a, B> {
         };
         let mut sets = vec![first];
         for i in 1..measure::sets(work.bytes) {
-            sets.push(prepare(operation, shape, shape.dtype, &mut Inputs::draw(device, plan.seed + i as u64, false)));
+            sets.push(prepare(operation, shape, shape.dtype, &mut Inputs::draw(device, plan.seed + i, false)));
         }
         let report = OperationReport::new(operation, shape, check.name());
         let mut trial = Self { device, plan, operation, sets, check, report };
