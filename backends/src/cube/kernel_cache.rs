@@ -1,5 +1,5 @@
-//! Compiled kernels on disk, so that a second start has them at once: NVRTC takes about half a second a kernel, and a
-//! training step of phi-1 has some fifty.
+//! Compiled kernels on disk, so that a second start has them at once: a training step has some fifty, and NVRTC takes long
+//! (benches/RESULTS.md).
 //!
 //! CubeCL keeps PTX by a hash of a kernel's name and settings, which says nothing of its source, the architecture, or the
 //! compiler. So everything that those depend on is in the folder's name: this binary's bytes, NVRTC's version, the
