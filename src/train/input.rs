@@ -59,8 +59,8 @@ impl TrainingData {
         match Sampler::in_order(val.tokens(), seq_len) {
             Ok(_) => Ok(()),
             Err(error) => Err(Error::input(format!(
-                "the validation part is too short: {error}, prepare a larger validation part (--val-fraction), or set \
-                 validation.every=0"
+                "the validation part is too short: {error}; --val-fraction gives it more of the text, validation.every=0 does \
+                 without it"
             ))),
         }
     }
