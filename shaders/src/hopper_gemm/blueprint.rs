@@ -52,7 +52,7 @@ impl Blueprint {
     }
 
     /// Clocks of a slice, by the larger of two rates of an H100 (NVIDIA H100 Tensor Core GPU Architecture): 2048
-    /// products a clock and multiprocessor, and about 32 bytes from the L2. Not measured here; benches/wgmma.sh
+    /// products a clock and multiprocessor, and about 32 bytes from the L2. Not measured here; `trainer sweep`
     /// compares.
     fn slice_clocks(&self) -> usize {
         let products = self.tile_m * self.tile_n * WIDTH;
