@@ -114,6 +114,13 @@ impl Appender {
     }
 }
 
+impl Drop for Appender {
+    /// A process forked meanwhile holds the file open too until it becomes another program, and the lock with it: closing is not enough.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
