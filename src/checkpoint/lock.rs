@@ -15,7 +15,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// it ends.
 #[derive(Debug)]
 pub struct RunLock {
-    _file: File,
+    file: File,
     exclusive: bool,
 }
 
@@ -55,13 +55,13 @@ impl RunLock {
             }
             // Lustre and NFS mounted without locks: training there must still be possible.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                return Ok(Self { _file: file, exclusive: false });
+                return Ok(Self { file, exclusive: false });
             }
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
         }
         // Only for the message above; the lock holds without it.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file, exclusive: true })
+        Ok(Self { file, exclusive: true })
     }
 
     /// Whether a trainer holds the lock of a run directory; `None` where that cannot be told: no locks on that file system,
@@ -73,7 +73,10 @@ impl RunLock {
             other => other.ok()?,
         };
         match file.try_lock_shared() {
-            Ok(()) => Some(false),
+            Ok(()) => {
+                let _ = file.unlock();
+                Some(false)
+            }
             Err(TryLockError::WouldBlock) => Some(true),
             Err(TryLockError::Error(_)) => None,
         }
@@ -82,6 +85,14 @@ impl RunLock {
     /// False where the file system has no locks, so that a second trainer would go unnoticed: worth a warning.
     pub fn is_exclusive(&self) -> bool {
         self.exclusive
+    }
+}
+
+impl Drop for RunLock {
+    /// Closing alone is not enough: a process that was forked meanwhile holds the file, and its lock, until it becomes another
+    /// program.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
     }
 }
 
