@@ -341,3 +341,45 @@ fn a_second_start_compiles_no_kernel() {
     // Another architecture's kernels are others.
     assert!(start("other", "90").0 >= 20);
 }
+
+/// What other programs leave of a GPU's memory no estimate knows: the device says so in the middle of a step, on a thread of
+/// its own, and what is read from it afterwards is nothing that was computed.
+#[test]
+fn a_gpu_that_runs_out_of_memory() {
+    use crate::support::{Place, metrics, run, set, whole_latest};
+
+    let Some((dir, wheels)) = prepared() else { return };
+    let place = Place::new();
+    let start = |what: &str, sets: &str, free_mib: u32| {
+        let mut command = program(dir.path(), &wheels, "80");
+        command
+            .env("CUDA_EMULATOR_EXECUTE", "1")
+            .env("CUDA_EMULATOR_FREE_MIB", free_mib.to_string())
+            .env("TRAINER_KERNEL_CACHE", dir.path().join("kernels"))
+            .args(what.split(' '))
+            .arg("--out")
+            .arg(place.path("run"));
+        set(&mut command, sets);
+        command
+    };
+    let config = place.path("config.toml").display().to_string();
+    let train = format!("train --config {config} --data {}", place.path("data").display());
+    let sets = "train.batch=64 train.micro_batch=64 model.heads=1 model.layers=1 validation.every=0 train.steps=1";
+    run(&mut start(&train, sets, 1 << 14)).success();
+    let before = place.snapshot("run/checkpoints");
+    assert_eq!(metrics(&place.path("run")).losses().len(), 1);
+
+    // Activations above CubeCL's smallest pages take pages of 64 MiB.
+    let resume = "train --resume";
+    let words = ["out of memory at micro-batches of 64", "--set train.micro_batch=32", "the last checkpoint is intact"];
+    let ended = run(&mut start(resume, "train.steps=2", 60));
+    ended.error(1, &words);
+    assert_eq!(ended.stderr.matches("panicked").count(), 1, "{}", ended.stderr);
+    assert_eq!(place.snapshot("run/checkpoints"), before);
+    assert_eq!(metrics(&place.path("run")).losses().len(), 1, "a step without its sums is none");
+    run(&mut start("train --resume --dry-run", "train.steps=2", 60)).error(1, &words);
+
+    run(&mut start(resume, "train.steps=2 train.micro_batch=32", 60)).success();
+    assert_eq!(metrics(&place.path("run")).losses().len(), 2);
+    whole_latest(&place.path("run"));
+}

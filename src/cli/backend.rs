@@ -6,6 +6,7 @@ use trainer_backends::{Cpu, DecoderBackend};
 
 use super::args::Global;
 use super::choose_device;
+use crate::breakdown;
 use crate::config::Precision;
 use crate::error::{Error, Result, Short};
 use crate::report::memory::machine_memory;
@@ -50,7 +51,9 @@ impl<T: Task> Task for Tuned<'_, T> {
             })?;
             B::tune(device, name, Some(value)).map_err(|error| Error::input(format!("--tune: {error}")))?;
         }
-        self.task.run::<B>(device, choice)
+        let done = self.task.run::<B>(device, choice);
+        breakdown::check()?;
+        done
     }
 }
 

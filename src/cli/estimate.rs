@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::architecture::Architecture;
 use crate::model::memory::{Memory, Plan, loss_chunk_tokens};
 use crate::model::work::{StepFloor, StepShape};
-use crate::parallel::scaling::{Cluster, Gpu, LINK_SHARE, StepTime, Work, step_time};
+use crate::parallel::scaling::{Cluster, Gpu, Groups, LINK_SHARE, StepTime, Work, step_time};
 use crate::report::table::{Align, Table, bytes, si, thousands};
 
 pub fn run(args: &EstimateArgs, global: &Global) -> Result<()> {
@@ -108,6 +108,7 @@ impl TimeEstimate {
             "memory on each",
             "sent by each a step",
             "communication",
+            "exposed",
             "step",
             "run",
             "days",
@@ -122,6 +123,7 @@ impl TimeEstimate {
                     zero.to_string(),
                     format!("{}{fits}", bytes(*memory)),
                     bytes(time.bytes_sent as u64),
+                    format!("{:.3} s", time.communication),
                     format!("{:.3} s", time.exposed_communication),
                     format!("{:.2} s", time.step),
                     format!("{} steps", thousands(run.steps)),
@@ -238,7 +240,8 @@ impl Estimate {
         let flops_per_token = architecture.flops_per_token(config.model.seq_len);
         let flops_per_step = flops_per_token * tokens_per_step as f64;
         let parameters = architecture.parameters();
-        let work = Work { parameters, precision, flops: flops_per_step, accumulate: accumulate as u64, zero };
+        let groups = Groups::of(&architecture);
+        let work = Work { parameters, precision, flops: flops_per_step, accumulate: accumulate as u64, zero, groups };
         let total_at = |zero: u8| memory_at(zero).total();
         let time = args.gpu.map(|gpu| TimeEstimate::new(gpu, args, work, config.train.steps, total_at)).transpose()?;
         let floor = if args.by_part {

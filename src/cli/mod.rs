@@ -49,8 +49,7 @@ pub fn run() -> ExitCode {
     };
     let command = command.unwrap_or_else(|| Command::Demo(Default::default()));
     // burn and its drivers panic where a device fails (out of memory, lost); that is a failed run, not a wrong usage.
-    let done = breakdown::caught(|| dispatch(command, &global))
-        .unwrap_or_else(|| Err(Error::failed("the program or the device broke down; the message above says where")));
+    let done = breakdown::caught(|| dispatch(command, &global)).unwrap_or_else(|| Err(breakdown::broken()));
     match done {
         Ok(code) => code,
         Err(error) => session::fail(&error),

@@ -15,6 +15,7 @@ use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::parallel::agreement::{Facts, agree};
 use crate::report::voice::say;
+use crate::train::device::DeviceFacts;
 use crate::train::input::TrainingData;
 use crate::train::run::{self, DryRun, Resume, RunRequest, RunSummary, goes_on, stored_config};
 
@@ -173,13 +174,18 @@ impl Task for Train<'_> {
     fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<RunSummary> {
         let facts = facts(choice, self.request.config.train.precision);
         let (config, ranks) = (self.request.config.clone(), self.request.group.size());
-        breakdown::caught(|| run::run::<B>(self.request, self.data, device, &facts)).unwrap_or_else(|| {
-            Err(match breakdown::out_of_memory() {
-                true => facts.out_of_memory(&config, ranks),
-                false => Error::failed("the program or the device broke down; the message above says where"),
-            })
-        })
+        whole(&facts, &config, ranks, || run::run::<B>(self.request, self.data, device, &facts))
     }
+}
+
+/// Does `work`; a device that breaks down meanwhile is an error.
+fn whole<T>(facts: &DeviceFacts, config: &Config, ranks: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    breakdown::caught(work).unwrap_or_else(|| {
+        Err(match breakdown::out_of_memory() {
+            true => facts.out_of_memory(config, ranks),
+            false => breakdown::broken(),
+        })
+    })
 }
 
 struct Try<'a> {
@@ -192,6 +198,7 @@ impl Task for Try<'_> {
 
     fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<DryRun> {
         let facts = facts(choice, self.request.config.train.precision);
-        run::dry_run::<B>(self.request, self.data, device, &facts)
+        let (config, ranks) = (self.request.config.clone(), self.request.group.size());
+        whole(&facts, &config, ranks, || run::dry_run::<B>(self.request, self.data, device, &facts))
     }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::config::Precision;
+use crate::model::Architecture;
 
 /// A GPU as its data sheet has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,6 +117,34 @@ pub struct Work {
     pub accumulate: u64,
     /// Stage of ZeRO.
     pub zero: u8,
+    /// What is exchanged at a time: the embedding, each block, the head.
+    pub groups: Groups,
+}
+
+/// Parameters of the groups, which are the buckets of the exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Groups {
+    pub embedding: u64,
+    pub block: u64,
+    pub layers: u64,
+    pub head: u64,
+}
+
+impl Groups {
+    pub fn of(architecture: &Architecture) -> Self {
+        let [hidden, vocab, layers] = [architecture.hidden, architecture.vocab, architecture.layers].map(|n| n as u64);
+        let (embedding, head) = (vocab * hidden, vocab * hidden + vocab + 2 * hidden);
+        let block = (architecture.parameters() - embedding - head) / layers.max(1);
+        Self { embedding, block, layers, head }
+    }
+
+    /// Each group's parameters as the backward pass comes to it, and its share of that pass: a look-up has none.
+    fn backward(&self) -> impl Iterator<Item = (u64, f64)> {
+        let blocks = (0..self.layers).map(|_| self.block);
+        let computed = (self.head + self.layers * self.block) as f64;
+        let shares = std::iter::once(self.head).chain(blocks).map(move |len| (len, len as f64 / computed));
+        shares.chain([(self.embedding, 0.0)])
+    }
 }
 
 /// Times in seconds, of one step.
@@ -124,36 +153,66 @@ pub struct StepTime {
     pub compute: f64,
     /// Bytes that each device sends.
     pub bytes_sent: f64,
-    /// All of the communication: nothing of it is hidden behind the backward pass yet.
+    /// All of the communication.
+    pub communication: f64,
+    /// Of that, what does not fit beside the backward pass.
     pub exposed_communication: f64,
     pub step: f64,
 }
 
-/// Bytes that each of n devices sends in a step (docs/multi-node.md): gradients are fp32, weights of `s` bytes.
-pub fn bytes_sent(work: &Work, devices: u64) -> f64 {
+/// The share of a pass forward and backward that is backward: twice the products.
+const BACKWARD: f64 = 2.0 / 3.0;
+
+/// Bytes that each of n devices sends in a step (docs/multi-node.md): of gradients, in fp32, and of weights.
+pub fn bytes_sent(work: &Work, devices: u64) -> [f64; 2] {
     let share = (devices - 1) as f64 / devices as f64;
     let (gradients, weights) = (4.0 * work.parameters as f64, (work.precision.bytes() * work.parameters) as f64);
     let sent = match work.zero {
-        0 => 2.0 * gradients,
-        1 => gradients + weights,
-        _ => gradients * work.accumulate as f64 + weights,
+        0 => [2.0 * gradients, 0.0],
+        1 => [gradients, weights],
+        _ => [gradients * work.accumulate as f64, weights],
     };
-    sent * share
+    sent.map(|bytes| bytes * share)
+}
+
+/// How long the exchange of one pass's gradients, `seconds` in all, goes on after a backward pass of `backward` seconds: a
+/// group's begins when the pass is done with it and the one before has been exchanged.
+fn exposed(groups: &Groups, seconds: f64, backward: f64) -> f64 {
+    let all: u64 = groups.backward().map(|(len, _)| len).sum();
+    let (mut computed, mut exchanged) = (0.0, 0.0);
+    for (len, share) in groups.backward() {
+        computed += share * backward;
+        exchanged = f64::max(computed, exchanged) + seconds * len as f64 / all as f64;
+    }
+    (exchanged - backward).max(0.0)
 }
 
 /// Compute at the cluster's MFU, then the collectives: rings at the rate of the slowest link on them. Of a ring through
 /// several machines each sends on what its own GPUs pass to each other, so a machine's network carries one ring.
+///
+/// Gradients go beside the backward pass, at stage 2 of every micro-batch, else of the last. Weights wait for the norm of all
+/// gradients, and the next step for them.
 pub fn step_time(work: &Work, cluster: &Cluster) -> StepTime {
     let compute = work.flops / (cluster.devices as f64 * cluster.gpu.peak(work.precision) * cluster.mfu);
     let link = if cluster.nodes > 1 { cluster.gpu.link.min(cluster.network) } else { cluster.gpu.link };
-    let bytes_sent = bytes_sent(work, cluster.devices);
-    let exposed_communication = bytes_sent / (link * LINK_SHARE);
-    StepTime { compute, bytes_sent, exposed_communication, step: compute + exposed_communication }
+    let sent = bytes_sent(work, cluster.devices);
+    let [gradients, weights] = sent.map(|bytes| bytes / (link * LINK_SHARE));
+    let passes = if work.zero == 2 { work.accumulate } else { 1 } as f64;
+    let backward = BACKWARD * compute / work.accumulate as f64;
+    let exposed_communication = passes * exposed(&work.groups, gradients / passes, backward) + weights;
+    StepTime {
+        compute,
+        bytes_sent: sent.iter().sum(),
+        communication: gradients + weights,
+        exposed_communication,
+        step: compute + exposed_communication,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn cluster(devices: u64, nodes: u64) -> Cluster {
         let gpu = *GPUS.iter().find(|gpu| gpu.name == "a100-80gb").unwrap();
@@ -163,7 +222,8 @@ mod tests {
     /// phi-1: 1024 sequences of 2048 tokens a step, 8 at a time on each of eight devices.
     fn work(zero: u8) -> Work {
         let flops = 9.085e9 * 1024.0 * 2048.0;
-        Work { parameters: 1_418_270_720, precision: Precision::Fp16, flops, accumulate: 16, zero }
+        let groups = Groups::of(&Config::resolve(Some("phi-1"), None, &[]).unwrap().architecture());
+        Work { parameters: 1_418_270_720, precision: Precision::Fp16, flops, accumulate: 16, zero, groups }
     }
 
     #[test]
@@ -176,13 +236,32 @@ mod tests {
 
     #[test]
     fn communication_is_the_formulas_bytes_over_the_slowest_link() {
-        assert_eq!(bytes_sent(&work(0), 1), 0.0);
-        assert_eq!(bytes_sent(&work(0), 2), 4.0 * 1_418_270_720.0);
-        assert_eq!(bytes_sent(&work(1), 4), 6.0 * 1_418_270_720.0 * 0.75);
-        assert_eq!(bytes_sent(&work(2), 2), (16.0 * 4.0 + 2.0) * 1_418_270_720.0 / 2.0);
+        let bytes_sent = |zero, devices| bytes_sent(&work(zero), devices).iter().sum::<f64>();
+        assert_eq!(bytes_sent(0, 1), 0.0);
+        assert_eq!(bytes_sent(0, 2), 4.0 * 1_418_270_720.0);
+        assert_eq!(bytes_sent(1, 4), 6.0 * 1_418_270_720.0 * 0.75);
+        assert_eq!(bytes_sent(2, 2), (16.0 * 4.0 + 2.0) * 1_418_270_720.0 / 2.0);
         let (one, two) = (step_time(&work(1), &cluster(8, 1)), step_time(&work(1), &cluster(16, 2)));
-        assert!((one.exposed_communication - bytes_sent(&work(1), 8) / (300e9 * LINK_SHARE)).abs() < 1e-9);
-        assert!((two.exposed_communication - bytes_sent(&work(1), 16) / (25e9 * LINK_SHARE)).abs() < 1e-9);
+        assert!((one.communication - bytes_sent(1, 8) / (300e9 * LINK_SHARE)).abs() < 1e-9);
+        assert!((two.communication - bytes_sent(1, 16) / (25e9 * LINK_SHARE)).abs() < 1e-9);
         assert!((two.compute / one.compute - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_the_backward_pass_hides() {
+        let groups = work(1).groups;
+        assert_eq!(groups.embedding + groups.layers * groups.block + groups.head, 1_418_270_720);
+        // An endless pass leaves only the embedding's gradients, which come last; an instant one hides nothing.
+        let embedding = groups.embedding as f64 / 1_418_270_720.0;
+        assert!((exposed(&groups, 1.0, 1e9) - embedding).abs() < 1e-6);
+        assert_eq!(exposed(&groups, 1.0, 0.0), 1.0);
+        // A slow network is busy from the end of the head's pass.
+        let head = groups.head as f64 / (1_418_270_720 - groups.embedding) as f64;
+        assert!((exposed(&groups, 100.0, 1.0) - (100.0 + head - 1.0)).abs() < 1e-9);
+        for zero in 0..=2 {
+            let time = step_time(&work(zero), &cluster(8, 1));
+            assert!(time.exposed_communication > 0.0 && time.exposed_communication < time.communication, "{time:?}");
+            assert!((step_time(&work(zero), &cluster(1, 1)).step / time.compute - 8.0).abs() < 1e-9);
+        }
     }
 }

@@ -95,9 +95,12 @@ impl Progress for () {
 /// Checks whatever `path` is. Damage is in the report, not an error.
 ///
 /// # Errors
-/// [`Error::Input`] for a path that is nothing of the kinds above.
+/// A path that is nothing of the kinds above, or another model's directory.
 pub fn verify(path: &Path, progress: &dyn Progress) -> Result<Report> {
     let (kind, place) = recognise(path)?;
+    if kind == Kind::Model {
+        model::refuse_other(&place)?;
+    }
     let mut checks = Checks { list: Vec::new(), progress };
     match kind {
         Kind::Run => run::check(&place, &mut checks),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Checks, Progress, checkpoint, size};
 use crate::checkpoint::element::count_non_finite;
-use crate::checkpoint::hugging_face::{CONFIG_FILE, read_config};
+use crate::checkpoint::hugging_face::{CONFIG_FILE, other_model, read_config};
 use crate::checkpoint::manifest;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::storage::parent;
@@ -15,11 +15,25 @@ use crate::report::table::{bytes, thousands};
 
 const FETCH: &str = "fetch or export the model again";
 
+/// Another model's directory is whole, perhaps, but nothing that can be judged here.
+pub(super) fn refuse_other(dir: &Path) -> Result<()> {
+    match other_model(dir) {
+        Some(found) if checkpoint_of(dir).is_none() => {
+            let what = format!("is a model of type {found}: only phi's can be verified");
+            Err(Error::file(dir, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The checkpoint that a directory is the model of, whose checksums are its own.
+fn checkpoint_of(dir: &Path) -> Option<&Path> {
+    Some(parent(dir)).filter(|checkpoint| dir.ends_with("model") && checkpoint.join(manifest::FILE_NAME).is_file())
+}
+
 pub(super) fn check(dir: &Path, checks: &mut Checks) {
     checks.progress.expect(size(dir));
-    // A checkpoint's model has checksums after all.
-    let checkpoint = parent(dir);
-    if dir.ends_with("model") && checkpoint.join(manifest::FILE_NAME).is_file() {
+    if let Some(checkpoint) = checkpoint_of(dir) {
         checks.progress.expect(size(dir));
         checks.add(dir, checkpoint::whole(checkpoint, "model/", checks.progress));
     }

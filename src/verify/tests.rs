@@ -325,6 +325,18 @@ fn what_is_none_of_these_is_wrong_input() {
 
 /// The bar must come to its end, however the files are divided.
 #[test]
+fn another_model_is_not_a_damaged_one() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), r#"{"model_type": "llama", "hidden_size": 64}"#).unwrap();
+    let error = verify(dir.path(), &()).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("llama"), "{error}");
+    // Of whose model no more can be said than that it is not whole.
+    fs::write(dir.path().join("config.json"), r#"{"model_type": "phi", "hidden_size": "#).unwrap();
+    assert!(report(dir.path()).damaged().any(|check| check.what.contains("JSON")));
+}
+
+#[test]
 fn as_many_bytes_are_read_as_were_announced() {
     use std::sync::atomic::{AtomicU64, Ordering};
     #[derive(Default)]

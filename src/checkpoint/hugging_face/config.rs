@@ -15,6 +15,8 @@ use crate::checkpoint::element;
 use crate::error::{Error, Result, Short};
 use crate::model::architecture::Architecture;
 
+/// transformers' `model_type`.
+const PHI: &str = "phi";
 /// More weights than this (281 T) are a mistake in the file; the bound also keeps every later product from overflowing.
 const MOST_PARAMETERS: u128 = 1 << 48;
 /// As `model.layers` of a configuration. Each layer is a dozen names in a table, made before any weight is looked at.
@@ -52,11 +54,7 @@ pub fn read_architecture(dir: &Path) -> Result<Architecture> {
 /// model_type, tied embeddings, grouped keys and values, layer-normed q and k, scaled rope, another activation).
 pub fn read_config(dir: &Path) -> Result<ModelConfig> {
     let path = dir.join(CONFIG_FILE);
-    let text = fs::read(&path).map_err(Error::io("read", &path))?;
-    let json: Value = serde_json::from_slice(&text).map_err(|error| {
-        Error::file(&path, format!("is not JSON ({}): expected a Hugging Face config", Short(error)))
-    })?;
-    let found = match &json {
+    let found = match &read_json(&path)? {
         Value::Object(keys) => {
             config_older::translated(keys).and_then(|translated| Keys(translated.as_ref().unwrap_or(keys)).config())
         }
@@ -65,6 +63,20 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig> {
     let config = found.map_err(|what| Error::file(&path, what))?;
     config.architecture.validate().map_err(|error| Error::file(&path, error.to_string()))?;
     Ok(config)
+}
+
+/// The `model_type` of a well-formed config.json that is another model's; `None` for phi's, and where it cannot be told.
+pub fn other_model(dir: &Path) -> Option<String> {
+    let json = read_json(&dir.join(CONFIG_FILE)).ok()?;
+    let name = json.get("model_type")?.as_str()?;
+    let known = name == PHI || config_older::MODEL_TYPES.contains(&name);
+    (!known).then(|| Short(name).to_string())
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = fs::read(path).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::file(path, format!("is not JSON ({}): expected a Hugging Face config", Short(error))))
 }
 
 /// What is wrong, in words; the caller adds the file's name.
@@ -89,7 +101,7 @@ impl Keys<'_> {
 
     fn refuse_other_models(&self) -> Found<()> {
         match self.get("model_type") {
-            Some(Value::String(name)) if name == "phi" => {}
+            Some(Value::String(name)) if name == PHI => {}
             Some(other) => {
                 return Err(format!(
                     "model_type is {other}: only \"phi\" (or Microsoft's earlier \"mixformer-sequential\", \

@@ -8,6 +8,7 @@ use super::config::Found;
 use super::config_write::rotary_factor;
 use crate::error::Short;
 
+pub const MODEL_TYPES: [&str; 2] = ["mixformer-sequential", "phi-msft"];
 /// (Microsoft's key, transformers' key, Microsoft's default where it differs from PhiConfig's).
 const KEYS: [(&str, &str, Option<u64>); 8] = [
     ("n_embd", "hidden_size", Some(1024)),
@@ -28,7 +29,7 @@ const IMPLEMENTATION: [&str; 8] =
 /// # Errors
 /// In words: an `architecture` that is not the parallel block, or sizes that are no numbers.
 pub fn translated(own: &Map<String, Value>) -> Found<Option<Map<String, Value>>> {
-    if !own.get("model_type").is_some_and(|name| name == "mixformer-sequential" || name == "phi-msft") {
+    if !MODEL_TYPES.iter().any(|name| own.get("model_type").is_some_and(|found| found == name)) {
         return Ok(None);
     }
     check_architecture(own.get("architecture").unwrap_or(&Value::Null))?;

@@ -9,7 +9,7 @@ mod staging;
 mod weight_layout;
 mod write;
 
-pub use config::{ModelConfig, read_architecture, read_config};
+pub use config::{ModelConfig, other_model, read_architecture, read_config};
 pub use config_write::{ConfigExtras, write_config};
 pub use model_card::{Facts, ModelCard, README};
 pub use read::WeightsReader;

@@ -14,6 +14,7 @@ use trainer_backends::dropout::mix64;
 use engine::{Engine, Row};
 pub use sampling::{Sampling, choose};
 
+use crate::breakdown;
 use crate::error::{Error, Result};
 use crate::model::{Buffers, Decoder};
 
@@ -141,6 +142,7 @@ pub fn complete<B: DecoderBackend>(
         let rows: Vec<Row> = live.iter().map(|sequence| row(sequence, context)).collect();
         let started = Instant::now();
         let (of_prompts, logits) = engine.logits(&rows);
+        breakdown::check()?;
         let draws = live.par_iter().zip(logits.par_chunks_exact(decoder.arch.vocab));
         let chosen: Vec<u32> =
             draws.map(|(sequence, logits)| choose(logits, sampling, draw(sampling, sequence))).collect();

@@ -38,6 +38,7 @@ use super::spikes::Handled;
 use super::state::TrainState;
 use super::step::{StepReport, Watch, replica_step};
 use super::stop::{self, Allowance, Stop};
+use crate::breakdown;
 use crate::checkpoint::RunLock;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -219,7 +220,9 @@ impl<B: DecoderBackend> Run<'_, B> {
     fn step(&mut self, signs: Signs) -> Result<StepReport> {
         let watch = Watch { ceilings: self.ceilings(), signs };
         let (decoder, state, config, batches) = (&self.decoder, &mut self.state, &self.config, &self.batches);
-        replica_step(decoder, state, config, batches, &self.replica, watch)
+        let report = replica_step(decoder, state, config, batches, &self.replica, watch);
+        breakdown::check()?;
+        report
     }
 
     /// What this rank has to tell the others.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use trainer_backends::DecoderBackend;
 
 use super::Run;
+use crate::breakdown;
 use crate::error::{Error, Result};
 use crate::eval::loss::{Share, loss_of_share};
 use crate::parallel::Replica;
@@ -43,12 +44,16 @@ impl<B: DecoderBackend> Run<'_, B> {
         let batches = self.config.validation.batches;
         let share = Share { index: self.replica.group.rank(), of: self.replica.group.size() };
         let loss = loss_of_share(&self.decoder, &self.state.weights, val, batch, batches, share, |_, _| {});
+        let loss = breakdown::check().and(loss);
         let (sum, tokens) = every(&*self.replica.group, loss)?;
         let mut sums = [sum, tokens as f64];
         self.replica.group.sums(&mut sums);
         let val_loss = sums[0] / sums[1];
         let pass_at_1 = lead(&*self.replica.group, || {
-            self.selection.as_ref().map(|selection| selection.pass_at_1(&self.decoder, &self.state.weights)).transpose()
+            let found =
+                self.selection.as_ref().map(|selection| selection.pass_at_1(&self.decoder, &self.state.weights));
+            breakdown::check()?;
+            found.transpose()
         })?;
         self.log.iter_mut().for_each(|log| log.validation(ValidationRecord { step, val_loss, pass_at_1 }));
         self.val_loss = Some(val_loss);
@@ -95,6 +100,7 @@ impl<B: DecoderBackend> Run<'_, B> {
         let span = host("checkpoint snapshot");
         let snapshot = Snapshot::take(&self.state);
         drop(span);
+        breakdown::check()?;
         check_same_weights(&self.replica, snapshot.step, || snapshot.weights_checksum())?;
         voice::log(&format!(
             "step {}: state copied in {:.3} s",

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `CUDA_EMULATOR_CAPABILITY` | compute capability, 80 or 90 (default 80) |
 //! | `CUDA_EMULATOR_DEVICES` | how many there are, all the same (default 1) |
+//! | `CUDA_EMULATOR_FREE_MIB` | what can be allocated in all, as if others had taken the rest (default: all of it) |
 //! | `CUDA_EMULATOR_EXECUTE` | 1: memory is real and kernels run; else memory is a counter and launches do nothing |
 //! | `CUDA_EMULATOR_DIR` | folder for every module's PTX (`NNNN.ptx`) and `launches`: "NNNN grid block shared" a line |
 //! | `CUDA_EMULATOR_MULTIPROCESSORS` | as the device reports them (default 108, or 132 at 90) |
@@ -53,6 +54,8 @@ struct Driver {
     capability: i32,
     multiprocessors: Option<u64>,
     seed: u64,
+    /// Bytes that may be allocated, where that is less than there are.
+    free: Option<usize>,
     folder: Option<PathBuf>,
     memory: Memory,
     /// The next address where memory is a counter.
@@ -93,6 +96,7 @@ fn driver() -> Guard {
             capability: number("CUDA_EMULATOR_CAPABILITY").unwrap_or(80) as i32,
             multiprocessors: number("CUDA_EMULATOR_MULTIPROCESSORS"),
             seed: number("CUDA_EMULATOR_SEED").unwrap_or(0),
+            free: number("CUDA_EMULATOR_FREE_MIB").map(|mib| (mib as usize) << 20),
             folder: std::env::var_os("CUDA_EMULATOR_DIR").map(PathBuf::from),
             memory: Memory::new(),
             next: 0x7000_0000_0000,
@@ -114,7 +118,7 @@ impl Driver {
 
     fn allocate(&mut self, bytes: usize) -> Option<u64> {
         if self.execute {
-            if self.memory.total() + bytes > self.total() {
+            if self.memory.total() + bytes > self.free.unwrap_or_else(|| self.total()) {
                 return None;
             }
             return self.memory.allocate(bytes);
