@@ -364,14 +364,14 @@ fn a_gpu_that_runs_out_of_memory() {
     };
     let config = place.path("config.toml").display().to_string();
     let train = format!("train --config {config} --data {}", place.path("data").display());
-    let sets = "train.batch=64 train.micro_batch=64 model.heads=1 model.layers=1 validation.every=0 train.steps=1";
+    let sets = "train.batch=64 train.micro_batch=32 model.heads=1 model.layers=1 validation.every=0 train.steps=1";
     run(&mut start(&train, sets, 1 << 14)).success();
     let before = place.snapshot("run/checkpoints");
     assert_eq!(metrics(&place.path("run")).losses().len(), 1);
 
     // Activations above CubeCL's smallest pages take pages of 64 MiB.
     let resume = "train --resume";
-    let words = ["out of memory at micro-batches of 64", "--set train.micro_batch=32", "the last checkpoint is intact"];
+    let words = ["out of memory at micro-batches of 32", "--set train.micro_batch=16", "the last checkpoint is intact"];
     let ended = run(&mut start(resume, "train.steps=2", 60));
     ended.error(1, &words);
     assert_eq!(ended.stderr.matches("panicked").count(), 1, "{}", ended.stderr);
@@ -379,7 +379,7 @@ fn a_gpu_that_runs_out_of_memory() {
     assert_eq!(metrics(&place.path("run")).losses().len(), 1, "a step without its sums is none");
     run(&mut start("train --resume --dry-run", "train.steps=2", 60)).error(1, &words);
 
-    run(&mut start(resume, "train.steps=2 train.micro_batch=32", 60)).success();
+    run(&mut start(resume, "train.steps=2 train.micro_batch=16", 60)).success();
     assert_eq!(metrics(&place.path("run")).losses().len(), 2);
     whole_latest(&place.path("run"));
 }
