@@ -10,6 +10,7 @@ use crate::data::prepare::{self, PrepareOptions};
 use crate::data::tokenizer::Tokenizer;
 use crate::model::{Architecture, HostBuffers, ParameterTable};
 use crate::report::metrics::{MetricsLog, Record, StepRecord, ValidationRecord};
+use crate::report::samples::{self, SampleRecord};
 use crate::report::sessions::{Ended, Outcome, SessionLog};
 use crate::train::run::CONFIG;
 use crate::train::save::{LoopState, STATE};
@@ -75,6 +76,7 @@ pub fn run(dir: &Path) {
             tokens_per_s: 1e4,
             mfu: None,
             seconds,
+            memory: None,
             communication: None,
             exposed: None,
         };
@@ -83,6 +85,9 @@ pub fn run(dir: &Path) {
         if step % 2 == 0 {
             let validation = ValidationRecord { step, val_loss: loss, pass_at_1: None };
             assert!(metrics.write(&Record::Validation(validation)).is_none());
+            let sample =
+                |prompt: &str| SampleRecord { step, prompt: prompt.into(), text: "(x):\n    return x\n".into() };
+            samples::append(dir, &[sample("def f"), sample("def \u{e9}")]);
             let writer = CheckpointWriter::begin(dir, step).unwrap();
             model(&writer.model_dir().unwrap(), u64::MAX);
             optimizer(&writer.path().join(file_name(0, 1)));

@@ -58,7 +58,7 @@ fn numbers(values: &Value) -> Vec<Option<f32>> {
 fn the_page_holds_what_a_run_wrote() {
     let place = Place::new();
     let sets = "train.steps=12 validation.every=6 checkpoint.every=6";
-    run(&mut place.train("run", sets)).success();
+    run(place.train("run", sets).args(["--profile", "2"])).success();
     let ended = run(trainer("report").arg(place.path("run"))).success();
     let page = place.path("run/report.html");
     assert_eq!(ended.stdout.trim(), page.display().to_string());
@@ -75,6 +75,19 @@ fn the_page_holds_what_a_run_wrote() {
     assert!(found["config"].as_array().unwrap().contains(&json!(["train.steps", "12"])), "{found}");
     let session = &found["sessions"][0];
     assert_eq!((&session["step"], &session["end"]["outcome"]), (&json!(0), &json!("finished")));
+    let samples = found["samples"].as_array().unwrap();
+    assert_eq!(samples.iter().map(|sample| &sample["step"]).collect::<Vec<_>>(), [6, 6, 12, 12]);
+    for sample in samples {
+        let [prompt, text] = ["prompt", "text"].map(|key| sample[key].as_str().unwrap());
+        // Half a sequence of bytes, and as much behind it as the context holds.
+        assert!(prompt.len() == 16 && (1..=16).contains(&text.chars().count()), "{sample}");
+    }
+    assert_ne!(samples[0]["prompt"], samples[1]["prompt"]);
+    assert_eq!(samples[0]["prompt"], samples[2]["prompt"]);
+    assert_eq!(found["parts"]["profiled_steps"], 2);
+    assert!(found["parts"]["parts"].as_array().unwrap().iter().any(|part| part["part"] == "AdamW"), "{found}");
+    #[cfg(target_os = "linux")]
+    assert!(numbers(&found["curves"]["memory"]).iter().all(|memory| memory.unwrap() > 1e6), "{found}");
     assert!(session["device"].as_str().unwrap().starts_with("cpu: "), "{session}");
     #[cfg(target_os = "linux")]
     assert!(session["end"]["peak_memory"].as_u64().unwrap() > 1 << 20, "{session}");
@@ -154,7 +167,7 @@ fn the_page_draws_the_metrics_in_a_browser() {
     // Two runs of the same name, so that their paths tell them apart; and what is in those would end a script.
     let (first, second) = if cfg!(windows) { ("a/run", "b/run") } else { ("<b>a</script>", "b/script>") };
     let kept = write_run(&place.path(first));
-    run(&mut place.train(second, "train.steps=10 validation.every=5")).success();
+    run(place.train(second, "train.steps=10 validation.every=5").args(["--profile", "1"])).success();
     let page = place.path("page.html");
     run(trainer("report").arg(place.path(first)).arg(place.path(second)).arg("--out").arg(&page)).success();
     let found = check_in(browser, &page);
@@ -220,6 +233,15 @@ fn the_page_draws_the_metrics_in_a_browser() {
     }
     assert_eq!(series(&found["tokens"], "plain", 0)["x"][39], 512 * 40);
     let text = found["text"].as_str().unwrap();
+    let written = fs::read_to_string(place.path(second).join("samples.jsonl")).unwrap();
+    let written: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |step: u64| -> Vec<String> {
+        let whole = |sample: &&Value| sample["step"] == step;
+        let joined = |sample: &Value| [&sample["prompt"], &sample["text"]].map(|text| text.as_str().unwrap()).concat();
+        written.iter().filter(whole).map(joined).collect()
+    };
+    assert_eq!(found["samples"], json!({ "last": of(10), "first": of(5) }));
+    assert!(text.contains("Time by part") && text.contains("attention backward"), "{text}");
     assert!(text.contains("Configuration") && text.contains("Sessions") && text.contains(&names[0]), "{text}");
     assert_eq!(found["wide"], false);
 }

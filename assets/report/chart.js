@@ -206,6 +206,7 @@ function axisMarks(spec, marks) {
   const largest = Math.max(...shown.map(Math.abs));
   if (spec.format === percent) return marks.map(mark => (known(mark) ? `${Number((100 * mark).toPrecision(4))}%` : ""));
   if (largest > 0 && largest < 0.01) return marks.map(mark => (known(mark) ? number(mark) : ""));
+  if (spec.format === bytes) return marks.map(mark => (known(mark) ? bytes(mark) : ""));
   if (spec.format === count) return marks.map(mark => (known(mark) ? count(mark) : ""));
   return marks.map(mark =>
     known(mark) ? (Math.abs(mark) >= 1000 ? short(mark) : Number(mark.toPrecision(6)).toString()) : "",

@@ -7,6 +7,9 @@ const view = {
   zoom: null,
   hidden: new Set(),
   allKeys: false,
+  // By run: the step whose samples are shown, unless it is the last; and the box that shows them.
+  sampled: new Map(),
+  samples: new Map(),
   log: Object.fromEntries(CHARTS.map(chart => [chart.id, Boolean(chart.log)])),
 };
 let charts = [];
@@ -39,7 +42,15 @@ function showRuns() {
   byId("status").replaceChildren(...(runs.length === 1 ? [statusPill(runs[0].summary)] : []));
   byId("notes").replaceChildren(...notes(runs));
   byId("summary").replaceChildren(runs.length === 1 ? summaryOfOne(runs[0]) : summaryOfMany(runs));
-  byId("details").replaceChildren(...[configurations(runs, view), sessions(runs)].filter(Boolean));
+  const titled = (what, run) => (runs.length > 1 ? `${what}: ${run.name}` : what);
+  byId("details").replaceChildren(
+    ...[
+      ...runs.map(run => samples(run, view, titled("Samples", run))),
+      ...runs.map(run => timeByPart(run, titled("Time by part", run))),
+      configurations(runs, view),
+      sessions(runs),
+    ].filter(Boolean),
+  );
   byId("footer").textContent =
     `trainer ${data.version}, ${data.live ? "live" : `written ${when(data.generated)}`}; charts drawn by uPlot (MIT)`;
 }

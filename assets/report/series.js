@@ -15,6 +15,7 @@ const CHARTS = [
   { id: "grad_norm", title: "Gradient norm", unit: "before clipping", format: number, smooth: true },
   { id: "tokens_per_s", title: "Speed", unit: "tokens a second", format: number, smooth: true },
   { id: "mfu", title: "MFU", unit: "share of the device's peak FLOP/s", format: percent, smooth: true },
+  { id: "memory", title: "Memory", unit: "held by the device or, on the CPU, the process", format: bytes, stepped: true },
   {
     id: "loss_scale",
     title: "Loss scale",

@@ -173,3 +173,71 @@ function notes(runs) {
   }
   return lines.map(line => element("p", "note", line));
 }
+
+// What a run wrote at its validations: one at a time, the last one first.
+function samples(run, view, title) {
+  if (!run.samples.length) return null;
+  // A live page is renewed every second, and a slider that is replaced is dropped by the hand that moves it.
+  const kept = view.samples.get(run.name);
+  if (kept?.count === run.samples.length) return kept.box;
+  const steps = [...new Set(run.samples.map(sample => sample.step))].sort((a, b) => a - b);
+  const slider = element("input");
+  Object.assign(slider, { type: "range", min: 0, max: steps.length - 1, step: 1 });
+  slider.setAttribute("aria-label", "validation");
+  // New numbers leave the reader at the step that was chosen.
+  const chosen = steps.indexOf(view.sampled.get(run.name));
+  slider.value = chosen < 0 ? steps.length - 1 : chosen;
+  const step = element("span", "quiet");
+  const texts = element("div", "samples");
+  const show = () => {
+    const at = steps[Number(slider.value)];
+    step.textContent = `after step ${count(at)}`;
+    texts.replaceChildren(
+      ...run.samples
+        .filter(sample => sample.step === at)
+        .map(sample => element("pre", "", element("span", "quiet", sample.prompt), sample.text)),
+    );
+  };
+  slider.addEventListener("input", () => {
+    const last = Number(slider.value) === steps.length - 1;
+    view.sampled.set(run.name, last ? undefined : steps[Number(slider.value)]);
+    show();
+  });
+  show();
+  const head = element("div", "table-head slider", element("h2", "", title), step);
+  if (steps.length > 1) head.append(slider);
+  const box = element("div", "table", head, texts);
+  view.samples.set(run.name, { box, count: run.samples.length });
+  return box;
+}
+
+// Where the time of a run's profiled steps went.
+function timeByPart(run, title) {
+  if (!run.parts) return null;
+  const { parts, profiled_step_ms: ms, profiled_steps: steps } = run.parts;
+  const rows = parts.map(part => {
+    const bar = element("i", "bar");
+    bar.style.width = `${(100 * part.share).toFixed(2)}%`;
+    const rate = value => (known(value) ? number(value) : "");
+    const cells = [part.ms.toFixed(2), percent(part.share), number(part.calls), rate(part.gflops), rate(part.gb_per_s)];
+    return element(
+      "tr",
+      "",
+      element("td", "name", part.part),
+      element("td", "bars", bar),
+      ...cells.map(cell => element("td", "number", cell)),
+    );
+  });
+  const names = ["Part", "", "ms", "Share", "Calls", "GFLOP/s", "GB/s"];
+  return element(
+    "div",
+    "table",
+    element(
+      "div",
+      "table-head",
+      element("h2", "", title),
+      element("span", "quiet", `${ms.toFixed(2)} ms a step, mean of ${count(steps)}, one operation at a time`),
+    ),
+    element("table", "parts", element("tr", "", ...names.map(name => element("th", "", name))), ...rows),
+  );
+}

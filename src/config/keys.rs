@@ -91,6 +91,7 @@ pub(super) const KEYS: &[Key] = &[
     key("train", "loss_scale", from(1.0, MAX_REAL)),
     key("validation", "every", whole(0, MAX_STEPS)),
     key("validation", "batches", whole(0, MAX_SIZE)),
+    key("validation", "samples", whole(0, 64)),
     key("validation", "select", Kind::Choice(&Select::NAMES)),
     key("validation", "problems", Kind::Text),
     key("checkpoint", "every", whole(0, MAX_STEPS)),

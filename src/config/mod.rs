@@ -124,6 +124,8 @@ pub struct Validation {
     pub every: u64,
     /// Micro-batches of the validation part that are evaluated; 0 means all of it. Default 0.
     pub batches: usize,
+    /// Beginnings out of the validation part that the model continues at each validation, for people to look at. Default 2.
+    pub samples: usize,
     /// What makes a checkpoint the best one. Default loss; `--select` sets it.
     pub select: Select,
     /// Problems in HumanEval's format, for `select = "humaneval"`; `--problems` sets it.
@@ -217,6 +219,7 @@ impl Config {
             validation: Validation {
                 every: validation.every.unwrap_or(0),
                 batches: validation.batches.unwrap_or(0),
+                samples: validation.samples.unwrap_or(2),
                 select: validation.select.unwrap_or_default(),
                 problems: validation.problems.map(PathBuf::from),
             },
@@ -351,6 +354,7 @@ impl Config {
             validation: ParsedValidation {
                 every: Some(v.every),
                 batches: Some(v.batches),
+                samples: Some(v.samples),
                 select: Some(v.select),
                 problems: v.problems.as_deref().map(written_path).transpose()?,
             },

@@ -62,7 +62,7 @@ table!(ParsedTrain {
     loss_scale: f64,
 });
 
-table!(ParsedValidation { every: u64, batches: usize, select: Select, problems: String });
+table!(ParsedValidation { every: u64, batches: usize, samples: usize, select: Select, problems: String });
 
 table!(ParsedCheckpoint { every: u64, keep_last: usize, keep_every: u64, every_minutes: f64, keep_hours: f64 });
 

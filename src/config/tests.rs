@@ -282,7 +282,7 @@ prop_compose! {
                 loss_scale,
             },
             validation: Validation {
-                every: every[0] + 1, batches, select: if limit % 2 == 0 { Select::Loss } else { Select::Humaneval },
+                every: every[0] + 1, batches, samples: limit % 65, select: if limit % 2 == 0 { Select::Loss } else { Select::Humaneval },
                 problems: (limit % 2 == 1 || limit % 3 == 0).then(|| "problems.jsonl".into()),
             },
             checkpoint: Checkpoint {

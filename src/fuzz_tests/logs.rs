@@ -8,9 +8,10 @@ use super::Target;
 use crate::error::{Error, Result};
 use crate::eval::humaneval::{problems::Problems, results, samples};
 use crate::fixtures;
+use crate::profile::{ByPart, PARTS, Part};
 use crate::report::history::History;
 use crate::report::page::PageData;
-use crate::report::{metrics, plot, sessions};
+use crate::report::{metrics, plot, samples as samples_log, sessions};
 use crate::verify;
 
 fn of_run(name: &str) -> Vec<Vec<u8>> {
@@ -34,6 +35,43 @@ fn metrics_of_a_run() {
             let _ = plot::write_png(&dir.join("loss.png"), &[history]).map_err(|error| error.to_string());
             metrics::truncate_after(path, 2)?;
             metrics::MetricsLog::open(dir).map(|_| ())
+        },
+    );
+}
+
+#[test]
+fn samples_of_a_run() {
+    Target::new(file!(), samples_log::FILE_NAME, of_run(samples_log::FILE_NAME)).run(
+        |dir| fs::write(dir.join(metrics::FILE_NAME), "").unwrap(),
+        |path| {
+            let dir = path.parent().unwrap();
+            verify::verify(dir, &()).unwrap();
+            PageData::new(vec![History::read(dir)?], None).to_html()?;
+            let checked = samples_log::check(path);
+            samples_log::truncate_after(dir, 3);
+            checked.map(|_| ())
+        },
+    );
+}
+
+#[test]
+fn time_by_part_of_a_run() {
+    let part = |part: &str, ms: f64| Part {
+        part: part.into(),
+        ms,
+        share: ms / 8.0,
+        calls: 4.0,
+        gflops: Some(1.5),
+        gb_per_s: None,
+    };
+    let by_part = ByPart { steps: 2, step_ms: 8.0, parts: vec![part("attention", 5.0), part("AdamW", 2.5)] };
+    Target::new(file!(), PARTS, vec![serde_json::to_vec_pretty(&by_part).unwrap()]).run(
+        |dir| fs::write(dir.join(metrics::FILE_NAME), "").unwrap(),
+        |path| {
+            let history = History::read(path.parent().unwrap())?;
+            let found = history.parts.is_some();
+            PageData::new(vec![history], None).to_html()?;
+            if found { Ok(()) } else { Err(Error::file(path, "is no table")) }
         },
     );
 }

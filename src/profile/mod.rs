@@ -20,7 +20,7 @@ mod steps;
 mod tests;
 mod trace;
 
-pub use parts::{ByPart, Part};
+pub use parts::{ByPart, PARTS, Part};
 pub use recorder::{Event, Kind, Span, Work, exchange, group, host, op};
 pub use steps::{ProfiledSteps, WARM_UP};
 pub use trace::Profile;

@@ -1,16 +1,21 @@
 //! The table by part.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::MODE;
 use super::recorder::{Event, Kind};
+use crate::checkpoint::storage::replace_file;
+use crate::error::{Error, Result};
 use crate::report::table::{Align, Table};
 
 /// Spans of one name, as a mean over the profiled steps.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     pub part: String,
     /// Milliseconds a step.
@@ -26,7 +31,7 @@ pub struct Part {
 }
 
 /// Where the time of the profiled steps went.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ByPart {
     #[serde(rename = "profiled_steps")]
     pub steps: usize,
@@ -45,7 +50,27 @@ struct Sum {
     bytes: u64,
 }
 
+/// The name of the table's file in a run directory.
+pub const PARTS: &str = "profile-parts.json";
+/// More than any table is no table.
+const MOST_BYTES: u64 = 1 << 20;
+
 impl ByPart {
+    /// Writes the table into a run's directory.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, run_dir: &Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self).map_err(|error| Error::failed(format!("table as JSON: {error}")))?;
+        replace_file(&run_dir.join(PARTS), &json)
+    }
+
+    /// The table of a run; `None` where it was not profiled, or the file is none of ours.
+    pub fn read(run_dir: &Path) -> Option<Self> {
+        let file = File::open(run_dir.join(PARTS)).ok()?;
+        serde_json::from_reader(file.take(MOST_BYTES)).ok()
+    }
+
     /// Adds up spans by name: those within another part belong to that one.
     pub fn of(events: &[Event]) -> Self {
         let steps: Vec<&Event> = events.iter().filter(|event| event.kind == Kind::Step).collect();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::metrics::{self, MetricsLog, Record, StepRecord, ValidationRecord};
+use super::samples;
 use super::sessions::{Ended, Outcome, SessionLog, now};
 use super::tensorboard::EventWriter;
 use super::voice::say;
@@ -24,6 +25,7 @@ impl RunLog {
     /// metrics.jsonl cannot be read or written.
     pub fn open(run_dir: &Path, step: u64, device: &str, ranks: usize) -> Result<Self> {
         metrics::truncate_after(&run_dir.join(metrics::FILE_NAME), step)?;
+        samples::truncate_after(run_dir, step);
         Ok(Self {
             metrics: MetricsLog::open(run_dir)?,
             tensorboard: EventWriter::new(run_dir, step),
@@ -62,6 +64,7 @@ impl RunLog {
     pub fn back_to(&mut self, run_dir: &Path, step: u64) -> Result<()> {
         self.metrics.flush()?;
         metrics::truncate_after(&run_dir.join(metrics::FILE_NAME), step)?;
+        samples::truncate_after(run_dir, step);
         self.metrics = MetricsLog::open(run_dir)?;
         self.tensorboard = EventWriter::new(run_dir, step);
         Ok(())

@@ -2,8 +2,17 @@
 
 /// Bytes of this process's peak resident memory; `None` where the system does not tell.
 pub fn peak_resident() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Bytes of this process's resident memory; `None` where the system does not tell.
+pub fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+fn status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib << 10)
 }

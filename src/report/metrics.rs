@@ -38,6 +38,9 @@ pub struct StepRecord {
     /// Seconds of training since the run began, over all resumes.
     #[serde(deserialize_with = "null_is_nan")]
     pub seconds: f64,
+    /// Bytes that the device holds for this run or, on the CPU, the process does; `None` where it was not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Share of the step's seconds in exchanges with other ranks, waiting for them included; `None` where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub communication: Option<f64>,
@@ -220,6 +223,7 @@ mod tests {
             tokens_per_s: 123.4,
             mfu: step.is_multiple_of(2).then_some(0.4),
             seconds: step as f64 * 8.1,
+            memory: (step == 3).then_some(1 << 30),
             communication: (step == 3).then_some(0.25),
             exposed: (step == 3).then_some(0.5),
         }

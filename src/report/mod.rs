@@ -9,6 +9,7 @@ pub mod page;
 pub mod peak;
 pub mod plot;
 pub mod progress;
+pub mod samples;
 pub mod sessions;
 pub mod spikes;
 pub mod table;

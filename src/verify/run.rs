@@ -8,7 +8,7 @@ use crate::checkpoint::layout::{self, Pointer};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::report::metrics::{self, Record};
-use crate::report::sessions;
+use crate::report::{samples, sessions};
 use crate::train::run::CONFIG;
 
 pub(super) fn check(dir: &Path, checks: &mut Checks) {
@@ -22,6 +22,11 @@ pub(super) fn check(dir: &Path, checks: &mut Checks) {
     let path = dir.join(sessions::FILE_NAME);
     if path.exists() {
         checks.add(&path, recorded(&path));
+    }
+    let path = dir.join(samples::FILE_NAME);
+    if path.exists() {
+        let checked = samples::check(&path);
+        checks.add(&path, checked.map(|count| format!("{count} samples, every line a record (it has no checksum)")));
     }
     let steps = match layout::list_steps(dir) {
         Ok(steps) => steps,

@@ -74,6 +74,13 @@
     await pause();
     found.tokens = points(chart("lr"));
 
+    const texts = () => [...document.querySelectorAll(".samples pre")].map(text => text.textContent);
+    found.samples = { last: texts() };
+    const sampled = document.querySelector(".samples").parentElement.querySelector("input");
+    sampled.value = 0;
+    sampled.dispatchEvent(new Event("input", { bubbles: true }));
+    found.samples.first = texts();
+
     found.text = document.body.innerText;
     found.wide = document.documentElement.scrollWidth > window.innerWidth;
   } catch (error) {

@@ -20,6 +20,8 @@ pub struct Curves {
     pub mfu: Vec<f32>,
     /// Seconds of training since the run began.
     pub seconds: Vec<f32>,
+    /// Bytes, as last looked at; null before.
+    pub memory: Vec<f32>,
     /// Share of exchanges between ranks; null where there are none.
     pub communication: Vec<f32>,
     pub validation: ValidationCurve,
@@ -74,6 +76,8 @@ impl Curves {
         self.tokens_per_s.push(record.tokens_per_s as f32);
         self.mfu.push(record.mfu.map_or(f32::NAN, |mfu| mfu as f32));
         self.seconds.push(record.seconds as f32);
+        let last = self.memory.last().copied().unwrap_or(f32::NAN);
+        self.memory.push(record.memory.map_or(last, |bytes| bytes as f32));
         self.communication.push(record.communication.map_or(f32::NAN, |share| share as f32));
     }
 
@@ -108,6 +112,7 @@ impl Curves {
             &mut self.tokens_per_s,
             &mut self.mfu,
             &mut self.seconds,
+            &mut self.memory,
             &mut self.communication,
         ];
         columns.into_iter().for_each(&mut work);
@@ -144,6 +149,7 @@ pub(super) mod tests {
             tokens_per_s: 50.0,
             mfu: None,
             seconds: 2.0 * step as f64,
+            memory: (step == 2).then_some(1 << 20),
             communication: None,
             exposed: None,
         })
@@ -175,6 +181,9 @@ pub(super) mod tests {
         let expected =
             ValidationCurve { step: vec![2, 4], loss: vec![4.5, 2.0], tokens: vec![200, 400], seconds: vec![4.0, 8.0] };
         assert_eq!(curves.validation, expected);
+        // What was looked at last holds until the next look; steps that are written again forget it.
+        assert!(curves.memory[0].is_nan());
+        assert_eq!(curves.memory[1..], [1048576.0; 3]);
         let json = serde_json::to_value(&curves).unwrap();
         assert!(json["loss"][3].is_null() && json["mfu"][0].is_null(), "{json}");
     }

@@ -14,11 +14,16 @@ pub use curves::Curves;
 pub use summary::{Status, Summary};
 pub use thin::Thinned;
 
-use super::{metrics, sessions};
+use super::samples::SampleRecord;
+use super::{metrics, samples, sessions};
 use crate::checkpoint::RunLock;
 use crate::error::{Error, Result, Short};
+use crate::profile::ByPart;
 use crate::train::run::CONFIG;
 use summary::Signs;
+
+/// Validations whose samples a page shows, at most.
+const MOST_SAMPLED: usize = 200;
 
 /// What a run directory holds.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +35,10 @@ pub struct History {
     pub config: Vec<(String, String)>,
     pub sessions: Vec<sessions::Session>,
     pub curves: Curves,
+    /// What the model wrote at validations.
+    pub samples: Vec<SampleRecord>,
+    /// Where the time of a few steps went, if the run was profiled.
+    pub parts: Option<ByPart>,
     /// Where steps were left out of the curves.
     pub thinned: Option<Thinned>,
 }
@@ -57,7 +66,9 @@ impl History {
         let steps = config.iter().find(|(key, _)| key == "train.steps").and_then(|(_, steps)| steps.parse().ok());
         let signs = Signs { held: RunLock::is_held(dir), now: sessions::now(), written, steps };
         let summary = Summary::new(&curves, &sessions, &signs);
-        Ok(Self { name: dir.display().to_string(), summary, config, sessions, curves, thinned: None })
+        let samples = thin::samples(samples::read(dir), MOST_SAMPLED);
+        let parts = ByPart::read(dir);
+        Ok(Self { name: dir.display().to_string(), summary, config, sessions, curves, samples, parts, thinned: None })
     }
 
     /// Leaves at most about `limit` steps in the curves, and says so in `thinned`.

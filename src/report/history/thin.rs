@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Curves;
+use super::{Curves, SampleRecord};
 
 /// How many steps there are, and how many are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +40,18 @@ pub(super) fn thin(curves: &mut Curves, limit: usize) -> Option<Thinned> {
     Some(Thinned { of, kept: rows.len() })
 }
 
+/// Samples of at most `limit` steps, evenly spread, the first and the last among them.
+pub(super) fn samples(samples: Vec<SampleRecord>, limit: usize) -> Vec<SampleRecord> {
+    let mut steps: Vec<u64> = samples.iter().map(|sample| sample.step).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    if steps.len() <= limit {
+        return samples;
+    }
+    let kept: Vec<u64> = (0..limit).map(|i| steps[i * (steps.len() - 1) / (limit - 1).max(1)]).collect();
+    samples.into_iter().filter(|sample| kept.binary_search(&sample.step).is_ok()).collect()
+}
+
 /// Rows kept of a stretch, at most.
 const KEPT: usize = 6;
 
@@ -47,6 +59,15 @@ const KEPT: usize = 6;
 mod tests {
     use super::super::curves::tests::step;
     use super::*;
+
+    #[test]
+    fn the_first_and_the_last_samples_stay() {
+        let sample = |i: u64| SampleRecord { step: 10 * (i / 2), prompt: String::new(), text: i.to_string() };
+        let all: Vec<SampleRecord> = (0..2000).map(sample).collect();
+        assert_eq!(samples(all.clone(), 1000), all);
+        let kept = samples(all.clone(), 7);
+        assert_eq!((kept.len(), &kept[..2], &kept[12..]), (14, &all[..2], &all[1998..]));
+    }
 
     #[test]
     fn spikes_and_gaps_stay() {

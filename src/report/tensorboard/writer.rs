@@ -73,6 +73,7 @@ fn scalars(record: &StepRecord) -> Vec<(&'static str, f32)> {
         ("speed/tokens_per_s", record.tokens_per_s as f32),
     ];
     scalars.extend(record.mfu.map(|mfu| ("speed/mfu", mfu as f32)));
+    scalars.extend(record.memory.map(|bytes| ("memory/gib", bytes as f32 / (1u64 << 30) as f32)));
     scalars.extend(record.communication.map(|share| ("speed/communication", share as f32)));
     scalars.extend(record.exposed.map(|share| ("speed/exposed_communication", share as f32)));
     scalars

@@ -5,6 +5,7 @@
 //! prepare   what can be wrong there
 //! overview  the table at the start
 //! saves     validation and checkpoints
+//! samples   what the model writes as it learns
 //! selection the best checkpoint by what the model solves
 //! spikes    losses that leap
 //! profile   where the time of a few steps goes
@@ -17,6 +18,7 @@ mod open;
 mod overview;
 mod prepare;
 mod profile;
+mod samples;
 mod saves;
 mod selection;
 mod spikes;
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use trainer_backends::DecoderBackend;
 
+use self::samples::Samples;
 use self::selection::Selection;
 use self::spikes::Spiked;
 use super::data_check::DataCheck;
@@ -49,7 +52,7 @@ use crate::parallel::signs::{Sign, Signs};
 use crate::parallel::{Collective, Replica};
 use crate::profile::{ProfiledSteps, host};
 use crate::report::log::RunLog;
-use crate::report::memory::peak_resident;
+use crate::report::memory::{peak_resident, resident};
 use crate::report::metrics::StepRecord;
 use crate::report::progress::TrainProgress;
 
@@ -160,6 +163,10 @@ struct Run<'a, B: DecoderBackend> {
     handled: Handled,
     /// The first rank's, where problems decide on the best checkpoint.
     selection: Option<Selection>,
+    /// The first rank's.
+    samples: Option<Samples>,
+    /// When the memory was last looked at.
+    memory_seen: Option<Instant>,
     /// The first rank's, until they are made.
     profiled: Option<ProfiledSteps>,
     /// Of this process's steps.
@@ -172,6 +179,9 @@ struct Run<'a, B: DecoderBackend> {
     /// Held by the first rank for as long as the run is open.
     _lock: Option<RunLock>,
 }
+
+/// Asking the device waits for what is queued.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
 
 /// The last step's record, and why the run ended before the last step of all.
 type Trained = (Option<StepRecord>, Option<Stop>);
@@ -273,11 +283,21 @@ impl<B: DecoderBackend> Run<'_, B> {
             tokens_per_s,
             mfu: self.peak_flops.map(|peak| flops / peak),
             seconds: self.loop_state.seconds,
+            memory: self.memory(),
             communication: together.then(|| spent.time.as_secs_f64() / seconds),
             exposed: together.then(|| share(exposed, spent.time)),
         };
         self.log.iter_mut().for_each(|log| log.step(record));
         record
+    }
+
+    /// What the device holds or, where it does not say, the process; once in a while.
+    fn memory(&mut self) -> Option<u64> {
+        if self.log.is_none() || self.memory_seen.is_some_and(|seen| seen.elapsed() < MEMORY_EVERY) {
+            return None;
+        }
+        self.memory_seen = Some(Instant::now());
+        B::memory(&self.decoder.device).map(|memory| memory.reserved).or_else(resident)
     }
 
     fn tell_overflow(&self, report: &StepReport, progress: &TrainProgress) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use trainer_backends::DecoderBackend;
 
 use super::prepare::{claim, prepare};
+use super::samples::Samples;
 use super::saves::check_same_weights;
 use super::selection::Selection;
 use super::{CONFIG, Resume, Run, RunRequest};
@@ -44,9 +45,10 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         let (init_from, left_aside) = if goes_on(&out, resume) { (None, init_from) } else { (init_from, None) };
         let ready = DataCheck::start(data).and_then(|check| {
             let ready = prepare::<B>(&config, init_from.as_deref(), data, device, facts, (&group, overlap))?;
-            Ok((check, ready, TrainingBatches::new(&data.train, &config)?, Selection::open(&config, data)?))
+            let looks = (Selection::open(&config, data)?, Samples::open(&config, data)?);
+            Ok((check, ready, TrainingBatches::new(&data.train, &config)?, looks))
         });
-        let (data_check, (decoder, replica, given), mut batches, selection) = every(&*group, ready)?;
+        let (data_check, (decoder, replica, given), mut batches, (selection, samples)) = every(&*group, ready)?;
 
         let mut lock = None;
         let found = lead(&*group, || {
@@ -98,6 +100,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         };
         let saver = Saver::new(&out, description, Share::new(&replica, &decoder.table), retention, state.step);
         let profiled = profile.filter(|_| replica.is_first());
+        let samples = samples.filter(|_| replica.is_first());
         let run = Self {
             config,
             out,
@@ -117,6 +120,8 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             longest_stall: Duration::ZERO,
             handled: Handled::default(),
             selection,
+            samples,
+            memory_seen: None,
             step_bytes: Traffic::default(),
             exposed: Duration::ZERO,
             steps_made: 0,

@@ -32,7 +32,11 @@ impl<B: DecoderBackend> Run<'_, B> {
     fn tell_profile(&mut self, profile: &Profile, progress: &TrainProgress) {
         self.profiled = None;
         let path = self.out.join(FILE_NAME);
-        progress.say(profile.by_part().to_string().trim_end());
+        let by_part = profile.by_part();
+        progress.say(by_part.to_string().trim_end());
+        if let Err(error) = by_part.write(&self.out) {
+            progress.say(&format!("warning: {error}; the report does without the table"));
+        }
         match profile.write(&path) {
             Ok(()) => progress.say(&format!("the trace is in {}: open it at ui.perfetto.dev", path.display())),
             Err(error) => progress.say(&format!("warning: {error}; training goes on without the trace")),

@@ -12,6 +12,7 @@ use crate::parallel::Replica;
 use crate::parallel::session::{self, every, lead, together};
 use crate::parallel::signs::Signs;
 use crate::profile::host;
+use crate::report;
 use crate::report::metrics::ValidationRecord;
 use crate::report::progress::TrainProgress;
 use crate::report::voice;
@@ -54,6 +55,11 @@ impl<B: DecoderBackend> Run<'_, B> {
                 self.selection.as_ref().map(|selection| selection.pass_at_1(&self.decoder, &self.state.weights));
             breakdown::check()?;
             found.transpose()
+        })?;
+        lead(&*self.replica.group, || {
+            let Some(samples) = &self.samples else { return Ok(()) };
+            report::samples::append(&self.out, &samples.write(&self.decoder, &self.state.weights, step)?);
+            Ok(())
         })?;
         self.log.iter_mut().for_each(|log| log.validation(ValidationRecord { step, val_loss, pass_at_1 }));
         self.val_loss = Some(val_loss);
