@@ -183,6 +183,11 @@ pub trait DecoderBackend: Backend {
         Reading::ask(async move { flat.into_data_async().await.map_err(|error| error.to_string()) })
     }
 
+    /// Lends a buffer's bytes to `look`, as what is queued by now leaves them: from where they are, where the host can look there.
+    fn with_bytes<R>(flat: &Tensor<Self, 1>, look: impl FnOnce(&[u8]) -> R) -> R {
+        look(flat.clone().into_data().as_bytes())
+    }
+
     /// What another thread waits for, where it wants all that is queued by now to be done.
     fn fence(device: &Self::Device) -> Fence {
         Fence::there(Self::sync(device).map_err(|error| error.to_string()))

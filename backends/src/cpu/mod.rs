@@ -29,6 +29,10 @@ type T1 = Tensor<Flex, 1>;
 type T2 = Tensor<Flex, 2>;
 
 impl DecoderBackend for Flex {
+    fn with_bytes<R>(flat: &T1, look: impl FnOnce(&[u8]) -> R) -> R {
+        slices::with_bytes(flat, look)
+    }
+
     fn clear(flat: &mut T1) {
         slices::modify(flat, |flat| flat.fill(0.0));
     }

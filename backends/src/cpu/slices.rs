@@ -22,6 +22,16 @@ impl std::ops::Deref for Wide {
     }
 }
 
+/// Lends a buffer's bytes, without a copy where it is all of its storage.
+pub fn with_bytes<R>(flat: &Tensor<Flex, 1>, look: impl FnOnce(&[u8]) -> R) -> R {
+    // The handle alone is cloned.
+    let tensor = flat.clone().into_primitive().tensor();
+    if tensor.is_contiguous() && tensor.bytes().len() == flat.dims()[0] * flat.dtype().size() {
+        return look(tensor.bytes());
+    }
+    look(tensor.into_data().as_bytes())
+}
+
 /// Token ids or targets as a slice of i32.
 pub fn ids(tensor: Tensor<Flex, 1, Int>) -> Vec<i32> {
     #[expect(clippy::expect_used, reason = "converted on the same line")]

@@ -36,7 +36,7 @@ use self::spikes::Spiked;
 use super::data_check::DataCheck;
 use super::input::{TrainingBatches, TrainingData};
 use super::loss_scale::Overflow;
-use super::save::{LoopState, Saver};
+use super::save::{HostMemory, LoopState, Saver};
 use super::spikes::Handled;
 use super::state::TrainState;
 use super::step::{StepReport, Watch, replica_step};
@@ -156,6 +156,7 @@ struct Run<'a, B: DecoderBackend> {
     /// The first rank's.
     log: Option<RunLog>,
     saver: Saver,
+    snapshots: HostMemory,
     /// When the last checkpoint was begun or, before that, the run.
     save_begun: Instant,
     /// The longest that training has waited for a checkpoint.

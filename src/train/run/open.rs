@@ -22,7 +22,7 @@ use crate::report::voice::say;
 use crate::train::data_check::DataCheck;
 use crate::train::device::DeviceFacts;
 use crate::train::input::{TrainingBatches, TrainingData};
-use crate::train::save::{self, Best, Description, LoopState, Saver, Share};
+use crate::train::save::{self, Best, Description, HostMemory, LoopState, Saver, Share};
 use crate::train::spikes::Handled;
 use crate::train::state::TrainState;
 use crate::train::stop::Allowance;
@@ -101,6 +101,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         let saver = Saver::new(&out, description, Share::new(&replica, &decoder.table), retention, state.step);
         let profiled = profile.filter(|_| replica.is_first());
         let samples = samples.filter(|_| replica.is_first());
+        let snapshots = HostMemory::of(&state);
         let run = Self {
             config,
             out,
@@ -115,6 +116,7 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
             allowance,
             log,
             saver,
+            snapshots,
             save_begun: Instant::now(),
             profiled: profiled.map(|steps| ProfiledSteps::new(WARM_UP, steps, &facts.description)),
             longest_stall: Duration::ZERO,

@@ -104,7 +104,7 @@ impl<B: DecoderBackend> Run<'_, B> {
         self.loop_state.updates = self.state.updates;
         self.loop_state.loss_scale = self.state.loss_scale;
         let span = host("checkpoint snapshot");
-        let snapshot = Snapshot::take(&self.state);
+        let snapshot = Snapshot::take(&self.state, &self.snapshots);
         drop(span);
         breakdown::check()?;
         check_same_weights(&self.replica, snapshot.step, || snapshot.weights_checksum())?;

@@ -19,7 +19,7 @@ use std::ops::Range;
 pub use load::load;
 pub use loop_state::{Best, LoopState, STATE};
 pub use saver::{Saved, Saver};
-pub use snapshot::{Snapshot, weights_checksum};
+pub use snapshot::{HostMemory, Snapshot, weights_checksum};
 pub use write::{Description, Share};
 
 /// The elements that two ranges have in common.

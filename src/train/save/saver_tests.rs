@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use burn_tensor::TensorData;
+use burn_tensor::DType;
 
+use super::super::snapshot::HostMemory;
 use super::*;
 use crate::checkpoint::{latest, layout, verify};
 use crate::config::Config;
@@ -38,7 +39,7 @@ impl Rank {
         // A broken one has half of what it should.
         let data = |len: usize| {
             let len = if broken { len / 2 } else { len };
-            TensorData::new(vec![step as f32; len], [len])
+            HostMemory::default().keep(bytemuck::cast_slice(&vec![step as f32; len]), DType::F32)
         };
         let whole = self.table.groups.iter().map(|group| data(group.len)).collect();
         let kept = || (0..self.table.groups.len()).map(|group| data(self.replica.kept(group).len())).collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::common;
 use super::loop_state::{LoopState, STATE};
-use super::snapshot::Snapshot;
+use super::snapshot::{HostCopy, Snapshot};
 use crate::checkpoint::hugging_face::{ConfigExtras, DEFAULT_SHARD_BYTES, write_config, write_weights};
 use crate::checkpoint::optimizer_files::{file_name, part_name};
 use crate::checkpoint::{CheckpointWriter, Dtype, TensorEntry, model_files};
@@ -106,8 +106,8 @@ impl Share {
     }
 }
 
-/// The bytes of some elements. As the host has them: safetensors' order, little-endian, is that of every host with a GPU.
-fn elements(data: &burn_tensor::TensorData, range: Range<usize>) -> Cow<'_, [u8]> {
-    let size = data.dtype.size();
-    Cow::Borrowed(&data.as_bytes()[range.start * size..range.end * size])
+/// The bytes of some elements.
+fn elements(copy: &HostCopy, range: Range<usize>) -> Cow<'_, [u8]> {
+    let size = copy.dtype().size();
+    Cow::Borrowed(&copy.bytes()[range.start * size..range.end * size])
 }
