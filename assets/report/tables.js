@@ -215,7 +215,8 @@ function samples(run, view, title) {
 function timeByPart(run, title) {
   if (!run.parts) return null;
   const { parts, profiled_step_ms: ms, profiled_steps: steps } = run.parts;
-  const rows = parts.map(part => {
+  const shown = parts.filter(part => part.share >= 0.001);
+  const rows = shown.map(part => {
     const bar = element("i", "bar");
     bar.style.width = `${(100 * part.share).toFixed(2)}%`;
     const rate = value => (known(value) ? number(value) : "");
@@ -228,7 +229,13 @@ function timeByPart(run, title) {
       ...cells.map(cell => element("td", "number", cell)),
     );
   });
-  const names = ["Part", "", "ms", "Share", "Calls", "GFLOP/s", "GB/s"];
+  if (shown.length < parts.length) {
+    const rest = `${count(parts.length - shown.length)} others, each below 0.1%`;
+    rows.push(element("tr", "", element("td", "quiet", rest)));
+  }
+  const names = [element("th", "", "Part"), element("th")].concat(
+    ["ms", "Share", "Calls", "GFLOP/s", "GB/s"].map(name => element("th", "number", name)),
+  );
   return element(
     "div",
     "table",
@@ -238,6 +245,6 @@ function timeByPart(run, title) {
       element("h2", "", title),
       element("span", "quiet", `${ms.toFixed(2)} ms a step, mean of ${count(steps)}, one operation at a time`),
     ),
-    element("table", "parts", element("tr", "", ...names.map(name => element("th", "", name))), ...rows),
+    element("table", "parts", element("tr", "", ...names), ...rows),
   );
 }
