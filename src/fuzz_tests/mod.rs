@@ -88,8 +88,10 @@ fn cases<S: Strategy>(
     strategy: S,
     test: impl Fn(S::Value) -> std::result::Result<(), TestCaseError>,
 ) {
-    let each = variable("TRAINER_FUZZ_CASES", 150);
     let seconds = Duration::from_secs(variable("TRAINER_FUZZ_SECONDS", 0));
+    // The time is looked at between runs.
+    let most = if seconds.is_zero() { u64::from(u32::MAX) } else { 500 };
+    let each = variable("TRAINER_FUZZ_CASES", 150).min(most);
     let config = Config { cases: each as u32, source_file: Some(source), ..Config::default() };
     let (started, mut tried) = (Instant::now(), 0);
     while tried == 0 || started.elapsed() < seconds {

@@ -51,14 +51,18 @@ impl<B: DecoderBackend> Run<'_, B> {
         self.replica.group.sums(&mut sums);
         let val_loss = sums[0] / sums[1];
         let pass_at_1 = lead(&*self.replica.group, || {
-            let found =
-                self.selection.as_ref().map(|selection| selection.pass_at_1(&self.decoder, &self.state.weights));
-            breakdown::check()?;
-            found.transpose()
+            self.selection.as_ref().map(|selection| selection.pass_at_1(&self.decoder, &self.state.weights)).transpose()
         })?;
         lead(&*self.replica.group, || {
             let Some(samples) = &self.samples else { return Ok(()) };
-            report::samples::append(&self.out, &samples.write(&self.decoder, &self.state.weights, step)?);
+            match samples.write(&self.decoder, &self.state.weights, step) {
+                Ok(records) => report::samples::append(&self.out, &records),
+                // Training can do without them, but not without its device.
+                Err(error) => {
+                    breakdown::check()?;
+                    progress.say(&format!("warning: no samples after step {step}: {error}"));
+                }
+            }
             Ok(())
         })?;
         self.log.iter_mut().for_each(|log| log.validation(ValidationRecord { step, val_loss, pass_at_1 }));

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::attributes::attribute;
 use crate::launch::{Launch, launch};
 use crate::memory::Memory;
 use crate::program::Kernel;
@@ -112,6 +113,10 @@ fn end(message: &str) -> ! {
 }
 
 impl Driver {
+    fn attribute(&self, kind: c_int) -> c_int {
+        attribute(self.capability, self.multiprocessors, kind)
+    }
+
     fn total(&self) -> usize {
         if self.execute { 16 << 30 } else { 80 << 30 }
     }
@@ -187,26 +192,6 @@ macro_rules! api {
     };
 }
 
-/// CUdevice_attribute.
-fn attribute(driver: &Driver, attribute: c_int) -> c_int {
-    let hopper = driver.capability >= 90;
-    match attribute {
-        1..=3 => 1024,   // threads a block, block x, y
-        4 => 64,         // block z
-        5 => c_int::MAX, // grid x
-        6 | 7 => 65535,  // grid y, z
-        8 => 48 << 10,   // shared memory a block
-        10 => 32,        // warp
-        // Multiprocessors.
-        16 => driver.multiprocessors.unwrap_or(if hopper { 132 } else { 108 }) as c_int,
-        75 => driver.capability / 10, // compute capability
-        76 => driver.capability % 10,
-        97 => (if hopper { 227 } else { 163 }) << 10, // shared memory a block, opted in
-        115 => 1,                                     // memory pools
-        _ => 0,
-    }
-}
-
 api! {
     fn cuDriverGetVersion(version: *mut c_int) {
         put(version, 13040)
@@ -228,7 +213,7 @@ api! {
         put(bytes, driver().total())
     }
     fn cuDeviceGetAttribute(value: *mut c_int, kind: c_int, _device: c_int) {
-        put(value, attribute(&driver(), kind))
+        put(value, driver().attribute(kind))
     }
     // A context is its device's number, from 1.
     fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) {
@@ -411,7 +396,7 @@ api! {
             return INVALID_CLUSTER_SIZE;
         }
         let static_and_dynamic = kernel.static_shared + shared as usize;
-        if static_and_dynamic > attribute(&driver, 97) as usize {
+        if static_and_dynamic > driver.attribute(97) as usize {
             return INVALID_VALUE;
         }
         let mut parameters = vec![0u8; kernel.parameter_bytes];

@@ -11,6 +11,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod allocate;
+pub mod attributes;
 pub mod driver;
 pub mod fault;
 pub mod half;
