@@ -129,12 +129,18 @@ impl<B: DecoderBackend> Run<'_, B> {
     pub(super) fn tell_saved(&self, result: Result<Option<Saved>>, progress: &TrainProgress) {
         match result {
             Ok(None) => {}
-            Ok(Some(Saved { step, writing })) => {
+            Ok(Some(Saved { step, writing, tidying })) => {
                 let seconds = writing.as_secs_f64();
                 voice::log(&format!("the checkpoint of step {step} was written in {seconds:.2} s"));
                 // A slow disk is worth knowing of.
                 if writing > Duration::from_secs(60) {
                     progress.say(&format!("the checkpoint of step {step} took {seconds:.0} s to write"));
+                }
+                if let Err(error) = tidying {
+                    progress.say(&format!(
+                        "warning: the checkpoint of step {step} is saved, but naming the best or removing earlier ones \
+                         failed: {error}; training goes on"
+                    ));
                 }
             }
             Err(error) => {
@@ -154,7 +160,8 @@ impl<B: DecoderBackend> Run<'_, B> {
         if self.saver.newest() != self.state.step {
             let snapshot = self.snapshot()?;
             self.saver.begin(snapshot, self.loop_state.clone(), &self.replica)?;
-            self.saver.settle(&self.replica)?;
+            let last = self.saver.settle(&self.replica)?;
+            self.tell_saved(Ok(last), progress);
         }
         lead(&*self.replica.group, || self.log.as_mut().map_or(Ok(()), |log| log.flush()))
     }

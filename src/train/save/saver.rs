@@ -20,11 +20,13 @@ use crate::parallel::session::{every, lead};
 use crate::parallel::signs::{Sign, Signs};
 
 /// A checkpoint that is in place.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Saved {
     pub step: u64,
     /// What it took in the background.
     pub writing: Duration,
+    /// Why `best` does not name it, or why earlier ones could not be removed.
+    pub tidying: Result<()>,
 }
 
 /// Writes a run's checkpoints, at most one at a time.
@@ -50,8 +52,11 @@ enum Phase {
     /// This rank's files, one of several ranks' parts.
     Writing(Writing),
     /// The first rank (one that is alone: from the start) does the rest; the others have nothing left to do.
-    Committing(Option<JoinHandle<Result<()>>>),
+    Committing(Option<Commit>),
 }
+
+/// Comes to an error where the checkpoint is not in place, else to what came of the tidying.
+type Commit = JoinHandle<Result<Result<()>>>;
 
 struct Writing {
     /// The writer comes back in any case: what it has begun may be removed only once no rank writes there any more.
@@ -167,13 +172,7 @@ impl Saver {
     }
 
     /// Once every rank has written: the first one starts on the rest.
-    fn written(
-        &self,
-        writing: Writing,
-        step: u64,
-        is_best: bool,
-        replica: &Replica,
-    ) -> Result<Option<JoinHandle<Result<()>>>> {
+    fn written(&self, writing: Writing, step: u64, is_best: bool, replica: &Replica) -> Result<Option<Commit>> {
         let joined = writing.thread.join().map_err(|_| broken_down(step));
         let (written, writer) = match joined {
             Ok((written, writer)) => (written, Some(writer)),
@@ -185,27 +184,21 @@ impl Saver {
     }
 
     /// Puts a checkpoint whose files are written in place, and removes those that are no longer kept.
-    fn commit(&self, step: u64, is_best: bool) -> impl FnOnce(CheckpointWriter) -> Result<()> + Send + 'static {
+    fn commit(&self, step: u64, is_best: bool) -> impl FnOnce(CheckpointWriter) -> Result<Result<()>> + Send + 'static {
         let (run_dir, retention) = (self.run_dir.clone(), self.retention);
-        move |writer| {
-            writer.commit()?;
+        let tidy = move || {
             if is_best {
                 checkpoint::mark_best(&run_dir, step)?;
             }
             checkpoint::retain(&run_dir, &retention, training_hours).map(drop)
-        }
+        };
+        move |writer| writer.commit().map(|_| tidy())
     }
 
-    fn committed(
-        &mut self,
-        step: u64,
-        begun: Instant,
-        thread: Option<JoinHandle<Result<()>>>,
-    ) -> Result<Option<Saved>> {
-        let here = thread.is_some();
-        thread.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(broken_down(step))))?;
+    fn committed(&mut self, step: u64, begun: Instant, thread: Option<Commit>) -> Result<Option<Saved>> {
+        let tidying = thread.map(|thread| thread.join().unwrap_or_else(|_| Err(broken_down(step)))).transpose()?;
         self.saved = step;
-        Ok(here.then(|| Saved { step, writing: begun.elapsed() }))
+        Ok(tidying.map(|tidying| Saved { step, writing: begun.elapsed(), tidying }))
     }
 }
 

@@ -125,3 +125,33 @@ fn one_rank_that_fails_leaves_the_checkpoint_before() {
     assert_eq!(layout::list_steps(dir).unwrap(), [1, 4]);
     assert!(layout::entry_names(dir).unwrap().iter().all(|name| !name.starts_with('.')));
 }
+
+/// What cannot be removed afterwards makes a checkpoint that is in place no failed one.
+#[test]
+fn a_checkpoint_is_saved_though_an_earlier_one_stays() {
+    for ranks in [1, 2] {
+        let run = tempfile::tempdir().unwrap();
+        let dir = run.path();
+        let found = on_ranks(ranks, |group| {
+            let mut rank = Rank::new(dir, group);
+            let mut told = Vec::new();
+            for step in 1..=3 {
+                if step == 3 && rank.replica.is_first() {
+                    // Removing goes by way of this name.
+                    let in_the_way = layout::checkpoints_dir(dir).join(".trash-step-00000001");
+                    std::fs::write(in_the_way, b"").unwrap();
+                }
+                rank.begin(step, false).unwrap();
+                told.push(rank.saver.settle(&rank.replica).unwrap());
+            }
+            (told, rank.saver.newest())
+        });
+        for (rank, (told, newest)) in found.iter().enumerate() {
+            assert_eq!(*newest, 3);
+            let tidied: Vec<_> = told.iter().flatten().map(|saved| saved.tidying.is_ok()).collect();
+            assert_eq!(tidied, if rank == 0 { vec![true, true, false] } else { vec![] }, "{ranks} ranks");
+        }
+        assert_eq!(layout::list_steps(dir).unwrap(), [1, 2, 3]);
+        assert_eq!(latest(dir).unwrap(), Some(layout::step_dir(dir, 3)));
+    }
+}
