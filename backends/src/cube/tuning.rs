@@ -4,6 +4,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use burn_tensor::DType;
+use cubecl::features::Tma;
 use cubecl::prelude::*;
 use cubek::matmul::launch::Strategy;
 use cubek::matmul::routines::BlueprintStrategy;
@@ -39,7 +40,8 @@ const WGMMA: [&str; 9] = [
 ];
 
 /// cubek's routines that our shapes may gain from. Not among them: `double_unit`, which is wrong for an odd number of
-/// stages along k (tracel-ai/burn issue 5626), those for vectors, and `naive`.
+/// stages along k (tracel-ai/burn issue 5626); `specialized_tma`, where one lane of a plane comes to operations of the whole
+/// plane, which is undefined (the emulated driver ends in a deadlock); those for vectors, and `naive`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routine {
     SimpleUnit,
@@ -57,11 +59,10 @@ pub enum Routine {
     OrderedDoubleMma,
     SpecializedCyclicMma,
     SpecializedStridedMma,
-    SpecializedTmaMma,
 }
 
 impl Routine {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 14] = [
         Self::SimpleUnit,
         Self::SimpleCyclicCmma,
         Self::SimpleCyclicMma,
@@ -76,7 +77,6 @@ impl Routine {
         Self::OrderedDoubleMma,
         Self::SpecializedCyclicMma,
         Self::SpecializedStridedMma,
-        Self::SpecializedTmaMma,
     ];
 
     const fn name(self) -> &'static str {
@@ -95,13 +95,34 @@ impl Routine {
             Self::OrderedDoubleMma => "ordered-double-mma",
             Self::SpecializedCyclicMma => "specialized-cyclic-mma",
             Self::SpecializedStridedMma => "specialized-strided-mma",
-            Self::SpecializedTmaMma => "specialized-tma-mma",
         }
     }
 
-    /// Whether it can multiply operands of `dtype`: on tensor cores fp32 would be rounded to TF32.
-    pub fn takes(self, dtype: DType) -> bool {
-        self == Self::SimpleUnit || dtype != DType::F32
+    /// Whether the device has what it is made of; what it has not would leave CubeCL's server broken.
+    fn runs_on<R: Runtime>(self, client: &ComputeClient<R>) -> bool {
+        match self {
+            Self::SimpleUnit => true,
+            Self::SimpleTmaMma | Self::DoubleTmaMma => {
+                has_tensor_cores(client) && client.properties().features.tma.contains(Tma::Base)
+            }
+            _ => has_tensor_cores(client),
+        }
+    }
+
+    /// Whether it can sum `k` products of operands of `dtype`: on tensor cores fp32 would be rounded to TF32.
+    ///
+    /// The asynchronous routines work on an even number of stages along k: where there is an odd one, the last of them reads
+    /// what lies behind the operands (cubek-matmul 0.2, as in tracel-ai/burn issue 5626; NaN at 96 and 160, with stages of 32).
+    pub fn takes(self, dtype: DType, k: usize) -> bool {
+        /// Two of the longest stages.
+        const STAGES: usize = 256;
+        match self {
+            Self::SimpleUnit => true,
+            Self::DoubleAsyncCyclicMma | Self::SpecializedCyclicMma | Self::SpecializedStridedMma => {
+                dtype != DType::F32 && k.is_multiple_of(STAGES)
+            }
+            _ => dtype != DType::F32,
+        }
     }
 
     pub fn strategy(self) -> Strategy {
@@ -122,7 +143,6 @@ impl Routine {
             Self::OrderedDoubleMma => Strategy::OrderedDoubleMma(Default::default()),
             Self::SpecializedCyclicMma => Strategy::SpecializedCyclicMma(Default::default()),
             Self::SpecializedStridedMma => Strategy::SpecializedStridedMma(Default::default()),
-            Self::SpecializedTmaMma => Strategy::SpecializedTmaMma(Default::default()),
         }
     }
 }
@@ -175,10 +195,9 @@ pub fn take_refused() -> bool {
 
 /// The kernels that may multiply on this device.
 fn multipliers<R: Runtime>(client: &ComputeClient<R>) -> Vec<String> {
-    let tensor_cores = has_tensor_cores(client);
     let runs = |multiplier: &Multiplier| match multiplier {
-        Multiplier::Registers | Multiplier::Cubek(Routine::SimpleUnit) => true,
-        Multiplier::Cubek(_) => tensor_cores,
+        Multiplier::Registers => true,
+        Multiplier::Cubek(routine) => routine.runs_on(client),
         Multiplier::Wgmma(_) => has_wgmma(client),
     };
     Multiplier::all().filter(runs).map(Multiplier::name).collect()

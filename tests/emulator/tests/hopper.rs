@@ -100,6 +100,39 @@ fn wrong_uses_of_mbarriers_are_faults() {
     assert!(text.contains("not initialised"), "{text}");
 }
 
+/// 64 threads copy 16 bytes each, an mbarrier hears of every copy, and the other warp reads them.
+const ANNOUNCED: &str = "
+    mov.u64 %rd1, s; mul.wide.u32 %rd2, %r0, 16; add.s64 %rd3, %out, %rd2; add.s64 %rd4, %rd1, %rd2;
+    xor.b32 %r1, %r0, 32; mul.wide.u32 %rd5, %r1, 16; add.s64 %rd5, %rd1, %rd5;
+    setp.ne.u32 %p1, %r0, 0; @%p1 bra READY; mbarrier.init.shared.b64 [s+1024], 64;
+READY: bar.sync 0;
+    cp.async.cg.shared.global [%rd4], [%rd3], 16; cp.async.mbarrier.arrive.NOINC [s+1024]; ARRIVE
+WAIT: LOOP
+    ld.shared.u32 %r4, [%rd5]; bar.sync 0; st.global.u32 [%rd0], %r4; ret;";
+
+#[test]
+fn an_mbarrier_hears_of_asynchronous_copies() {
+    let expected: Vec<u32> = (0..64).map(|tid| 4 * (tid ^ 32)).collect();
+    // Without .noinc the copy's arrival is one more than the 64.
+    let bodies = [("noinc.shared.b64", ""), ("shared::cta.b64", "mbarrier.arrive.shared.b64 %rd9, [s+1024];")];
+    for (noinc, arrive) in bodies {
+        let body = ANNOUNCED.replace("NOINC", noinc).replace("ARRIVE", arrive);
+        let waits = body.replace("LOOP", &LOOP.replace("%r5", "0"));
+        let words = || (0..400).collect();
+        let mut differ = 0;
+        for seed in SEEDS {
+            assert_eq!(run(&waits, 64, words(), map, seed).unwrap()[..64], expected, "{noinc} {seed}");
+            let hasty = run(&body.replace("LOOP", ""), 64, words(), map, seed);
+            differ += usize::from(hasty.map(|words| words[..64] != expected) != Ok(false));
+        }
+        assert!(differ > 0, "the missing wait never showed");
+    }
+    let alone =
+        ANNOUNCED.replace("NOINC", "shared.b64").replace("ARRIVE", "").replace("LOOP", &LOOP.replace("%r5", "0"));
+    let text = run(&alone, 64, (0..400).collect(), map, 1).unwrap_err();
+    assert!(text.contains("deadlock") && text.contains("lacks 64 arrivals and 0 bytes"), "{text}");
+}
+
 const FETCH: &str = "
     setp.ne.u32 %p1, %r0, 0; @%p1 bra READY;
     mbarrier.init.shared.b64 [s+2048], 1; mbarrier.arrive.expect_tx.shared.b64 _, [s+2048], 1024;

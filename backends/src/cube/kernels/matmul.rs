@@ -242,7 +242,8 @@ fn cubek_product<R: CubeRuntime>(
         let [lhs, rhs] = [&lhs, &rhs].map(|x| InputBinding::new(binding(x), dtype.into()));
         launch_ref(&routine.strategy(), &out.client, lhs, rhs, binding(out), &mut MatmulElems::from_globals(&globals))
     };
-    let suits = |routine: Routine| routine.takes(dtype) && launch(routine).is_ok();
+    let k = lhs.meta.shape()[1];
+    let suits = |routine: Routine| routine.takes(dtype, k) && launch(routine).is_ok();
     if let Some(chosen) = chosen {
         if suits(chosen) {
             return;

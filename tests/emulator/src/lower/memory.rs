@@ -125,6 +125,13 @@ impl Lowerer {
                 let [Operand::Immediate(groups)] = operands else { return Err("expected a number".to_owned()) };
                 self.push(Draft { exec: async_copy::wait, imm: *groups as i64, ..draft });
             }
+            ["async", "mbarrier", "arrive", ref noinc @ .., "shared" | "shared::cta", "b64"]
+                if matches!(*noinc, [] | ["noinc"]) =>
+            {
+                count(operands, 1..=1)?;
+                let (a, imm, _) = self.address(&operands[0])?;
+                self.push(Draft { exec: async_copy::arrive, a, imm, aux: noinc.len() as u32, ..draft });
+            }
             ["async", "ca" | "cg", "shared" | "shared::cta", "global"] => {
                 count(operands, 3..=5)?;
                 let Operand::Immediate(bytes @ (4 | 8 | 16)) = operands[2] else {

@@ -3,12 +3,16 @@
 //! A copy is done when its thread waits, not before: who reads the target without having waited finds the poison that was
 //! there.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::mbarrier;
 use crate::machine::address::Space;
 use crate::machine::warp::Warp;
 use crate::program::{Inst, LANES, lanes};
 
 #[derive(Clone, Copy)]
-struct Copy {
+pub struct Copy {
     lane: usize,
     /// Commit groups of its lane before it.
     group: u32,
@@ -19,16 +23,45 @@ struct Copy {
     bytes: usize,
 }
 
+impl Copy {
+    fn perform(&self) {
+        // SAFETY: both pointers were checked for their sizes when the copy began; the memory outlives the launch.
+        unsafe {
+            self.to.copy_from_nonoverlapping(self.from, self.copied);
+            self.to.add(self.copied).write_bytes(0, self.bytes - self.copied);
+        }
+    }
+}
+
+/// Copies of one thread that an mbarrier hears of; empty once they are done.
+pub type Batch = Rc<RefCell<Vec<Copy>>>;
+
+pub fn perform(batch: &Batch) {
+    batch.take().iter().for_each(Copy::perform);
+}
+
 /// The copies that the threads of a warp have begun.
 #[derive(Default)]
 pub struct Copies {
     pending: Vec<Copy>,
     committed: [u32; LANES],
+    /// Those of which mbarriers hear, by lane.
+    announced: Vec<(usize, Batch)>,
 }
 
 impl Copies {
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.is_empty() && self.announced.is_empty()
+    }
+
+    /// Everything of `lane` that nobody has announced yet.
+    fn announce(&mut self, lane: usize) -> Batch {
+        let (of_lane, others) = self.pending.iter().partition(|copy| copy.lane == lane);
+        self.pending = others;
+        let batch = Rc::new(RefCell::new(of_lane));
+        self.announced.retain(|(_, batch)| !batch.borrow().is_empty());
+        self.announced.push((lane, Rc::clone(&batch)));
+        batch
     }
 
     /// Does what `due` says of (lane, commit groups after its own).
@@ -38,18 +71,26 @@ impl Copies {
             if !due(copy.lane, i64::from(committed[copy.lane]) - i64::from(copy.group)) {
                 return true;
             }
-            // SAFETY: both pointers were checked for their sizes when the copy began; the memory outlives the launch.
-            unsafe {
-                copy.to.copy_from_nonoverlapping(copy.from, copy.copied);
-                copy.to.add(copy.copied).write_bytes(0, copy.bytes - copy.copied);
-            }
+            copy.perform();
             false
+        });
+    }
+
+    /// What `lanes` have announced: a copy may be done at any time, so also before a wait for others.
+    fn settle_announced(&mut self, lanes: u32) {
+        self.announced.retain(|(lane, batch)| {
+            let due = lanes >> lane & 1 == 1;
+            if due {
+                perform(batch);
+            }
+            !due
         });
     }
 
     /// Everything of `lanes`, committed or not.
     pub fn finish(&mut self, lanes: u32) {
         self.settle(|lane, _| lanes >> lane & 1 == 1);
+        self.settle_announced(lanes);
     }
 }
 
@@ -101,6 +142,7 @@ pub unsafe fn wait(warp: &mut Warp, inst: &Inst) {
     let mask = warp.mask;
     let allowed = inst.imm;
     warp.copies.settle(|lane, after| mask >> lane & 1 == 1 && after > 0 && after > allowed);
+    warp.copies.settle_announced(mask);
 }
 
 /// cp.async.wait_all
@@ -110,4 +152,31 @@ pub unsafe fn wait(warp: &mut Warp, inst: &Inst) {
 pub unsafe fn wait_all(warp: &mut Warp, _: &Inst) {
     let mask = warp.mask;
     warp.copies.finish(mask);
+}
+
+/// cp.async.mbarrier.arrive{.noinc} [a + imm]: an arrival once all copies that the thread has begun are done, at once or, as
+/// often, when somebody looks at the barrier. Without .noinc (`aux` 0) the phase waits for one arrival more.
+///
+/// # Safety
+/// As for `Exec`; a is a double.
+pub unsafe fn arrive(warp: &mut Warp, inst: &Inst) {
+    // SAFETY: by this function's contract.
+    let addresses = unsafe { *warp.source::<u64>(inst.a) };
+    for lane in lanes(warp.mask) {
+        let word = mbarrier::place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
+        if inst.aux == 0 {
+            // SAFETY: `place` checked the pointer.
+            unsafe { mbarrier::expect_one_more(warp, inst, lane, word) };
+        }
+        let batch = warp.copies.announce(lane);
+        let now = warp.bulk.borrow_mut().chance();
+        if now {
+            perform(&batch);
+            // SAFETY: as above.
+            unsafe { mbarrier::deliver(warp, inst, lane, word, 0, 1) };
+        } else {
+            warp.bulk.borrow_mut().arrive_after(word, batch);
+        }
+    }
+    warp.bulk.borrow_mut().progress();
 }

@@ -4,6 +4,7 @@
 //! when somebody looks at its barrier. So who reads without having waited finds poison or what was there before, and
 //! who has not freed the target finds it overwritten.
 
+use super::async_copy::{self, Batch};
 use super::mbarrier;
 use crate::machine::address::{CLUSTER_SHIFT, Space};
 use crate::machine::warp::Warp;
@@ -55,6 +56,8 @@ impl Copy {
 #[derive(Default)]
 pub struct Bulk {
     copies: Vec<Copy>,
+    /// Copies of single threads, and the barriers that hear of them.
+    announced: Vec<(*mut u64, Batch)>,
     random: u64,
     in_vain: u32,
     /// Threads of each block that have not ended, and those of all that have come to the cluster's barrier in its current
@@ -67,6 +70,7 @@ pub struct Bulk {
 impl Bulk {
     pub fn start(&mut self, seed: u64, threads: u32, blocks: usize) {
         self.copies.clear();
+        self.announced.clear();
         (self.random, self.in_vain) = (seed | 1, 0);
         self.threads = vec![threads; blocks];
         (self.arrived, self.phase) = (0, 0);
@@ -106,17 +110,22 @@ impl Bulk {
         self.copies.is_empty()
     }
 
+    /// An arrival at `barrier` once `batch` is done.
+    pub fn arrive_after(&mut self, barrier: *mut u64, batch: Batch) {
+        self.announced.push((barrier, batch));
+    }
+
     /// Xorshift.
-    fn chance(&mut self) -> bool {
+    pub fn chance(&mut self) -> bool {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random >> 32 & 1 == 1
     }
 
-    /// Some of the copies that `barrier` waits for land now: their bytes.
-    pub fn land(&mut self, barrier: *mut u64) -> i64 {
-        let mut bytes = 0;
+    /// Some of the copies that `barrier` waits for land now: their bytes and arrivals.
+    pub fn land(&mut self, barrier: *mut u64) -> (i64, u64) {
+        let (mut bytes, mut arrivals) = (0, 0);
         for at in (0..self.copies.len()).rev() {
             if self.copies[at].barrier == barrier && self.chance() {
                 let copy = self.copies.swap_remove(at);
@@ -124,10 +133,16 @@ impl Bulk {
                 bytes += copy.map.box_bytes() as i64;
             }
         }
-        if bytes > 0 {
+        for at in (0..self.announced.len()).rev() {
+            if self.announced[at].0 == barrier && self.chance() {
+                async_copy::perform(&self.announced.swap_remove(at).1);
+                arrivals += 1;
+            }
+        }
+        if bytes > 0 || arrivals > 0 {
             self.progress();
         }
-        bytes
+        (bytes, arrivals)
     }
 
     pub fn progress(&mut self) {
@@ -190,7 +205,7 @@ pub unsafe fn fetch(warp: &mut Warp, inst: &Inst) {
             if now {
                 copy.perform();
                 // SAFETY: the barrier's offset was checked, and the memory of all blocks is as large.
-                unsafe { mbarrier::complete_bytes(warp, inst, lane, word, copy.map.box_bytes() as i64) };
+                unsafe { mbarrier::deliver(warp, inst, lane, word, copy.map.box_bytes() as i64, 0) };
             } else {
                 warp.bulk.borrow_mut().copies.push(copy);
             }

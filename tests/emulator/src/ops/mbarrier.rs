@@ -15,7 +15,7 @@ const BYTES: u64 = (1 << 22) - 1;
 const MOST_BYTES: i64 = (1 << 20) - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Barrier {
+pub struct Barrier {
     pending: u64,
     expected: u64,
     bytes: i64,
@@ -37,6 +37,14 @@ impl Barrier {
         self.pending | self.expected << 20 | (self.bytes as u64 & BYTES) << 40 | self.parity << 62
     }
 
+    fn arrive(&mut self, warp: &Warp, inst: &Inst, lane: usize, arrivals: u64) {
+        if arrivals > self.pending {
+            let text = format!("{arrivals} arrivals at an mbarrier that waits for {}", self.pending);
+            warp.fail(inst.line, Some(lane), text);
+        }
+        self.pending -= arrivals;
+    }
+
     /// To the next phase, if this one is complete.
     fn turned(mut self) -> Self {
         if self.pending == 0 && self.bytes == 0 {
@@ -48,7 +56,7 @@ impl Barrier {
 }
 
 /// The barrier's word in host memory.
-fn place(warp: &mut Warp, inst: &Inst, lane: usize, address: u64) -> *mut u64 {
+pub fn place(warp: &mut Warp, inst: &Inst, lane: usize, address: u64) -> *mut u64 {
     let address = address & !Space::Shared.window();
     warp.pointer(inst, lane, Space::Shared, address, 8, 8).cast()
 }
@@ -120,11 +128,7 @@ pub unsafe fn arrive(warp: &mut Warp, inst: &Inst) {
                 warp.fail(inst.line, Some(lane), format!("an mbarrier that expects {} bytes", barrier.bytes));
             }
         }
-        if arrivals > barrier.pending {
-            let text = format!("{arrivals} arrivals at an mbarrier that waits for {}", barrier.pending);
-            warp.fail(inst.line, Some(lane), text);
-        }
-        barrier.pending -= arrivals;
+        barrier.arrive(warp, inst, lane, arrivals);
         if inst.aux & ARRIVES != 0 {
             barrier = barrier.turned();
         }
@@ -167,14 +171,12 @@ pub unsafe fn wait(warp: &mut Warp, inst: &Inst) {
             warp.fail(inst.line, Some(lane), format!("a phase's parity of {}", parities[lane]));
         }
         // Copies may end at any time, this one included.
-        let landed = warp.bulk.borrow_mut().land(word);
-        let mut barrier = read(warp, inst, lane, word);
-        if landed > 0 {
-            barrier.bytes -= landed;
-            barrier = barrier.turned();
+        let (bytes, arrivals) = warp.bulk.borrow_mut().land(word);
+        let barrier = match (bytes, arrivals) {
+            (0, 0) => read(warp, inst, lane, word),
             // SAFETY: `place` checked the pointer.
-            unsafe { word.write(barrier.word()) }
-        }
+            _ => unsafe { deliver(warp, inst, lane, word, bytes, arrivals) },
+        };
         complete |= u32::from(barrier.parity != parities[lane]) << lane;
     }
     warp.set_predicate(inst.d, complete);
@@ -184,19 +186,42 @@ pub unsafe fn wait(warp: &mut Warp, inst: &Inst) {
     warp.yields = true;
     if warp.bulk.borrow_mut().waited_in_vain() {
         let lane = (warp.mask & !complete).trailing_zeros() as usize;
-        warp.fail(inst.line, Some(lane), "deadlock: every warp waits, this one at an mbarrier".to_owned());
+        let word = place(warp, inst, lane, addresses[lane].wrapping_add(inst.imm as u64));
+        let Barrier { pending, bytes, .. } = read(warp, inst, lane, word);
+        let text = format!(
+            "deadlock: every warp waits, this one at the mbarrier {:#x}, which lacks {pending} arrivals and {bytes} bytes",
+            addresses[lane]
+        );
+        warp.fail(inst.line, Some(lane), text);
     }
 }
 
-/// `bytes` of a copy have come to the barrier at `word`.
+/// Copies have brought `bytes` and `arrivals` to the barrier at `word`.
 ///
 /// # Safety
 /// `word` is in the cluster's shared memory.
-pub unsafe fn complete_bytes(warp: &Warp, inst: &Inst, lane: usize, word: *mut u64, bytes: i64) {
+pub unsafe fn deliver(warp: &Warp, inst: &Inst, lane: usize, word: *mut u64, bytes: i64, arrivals: u64) -> Barrier {
     let mut barrier = read(warp, inst, lane, word);
     barrier.bytes -= bytes;
+    barrier.arrive(warp, inst, lane, arrivals);
+    let barrier = barrier.turned();
     // SAFETY: by this function's contract.
-    unsafe { word.write(barrier.turned().word()) }
+    unsafe { word.write(barrier.word()) }
+    barrier
+}
+
+/// The current phase waits for one arrival more.
+///
+/// # Safety
+/// As for `deliver`.
+pub unsafe fn expect_one_more(warp: &Warp, inst: &Inst, lane: usize, word: *mut u64) {
+    let mut barrier = read(warp, inst, lane, word);
+    if barrier.pending == COUNT {
+        warp.fail(inst.line, Some(lane), format!("an mbarrier that waits for more than {COUNT} arrivals"));
+    }
+    barrier.pending += 1;
+    // SAFETY: by this function's contract.
+    unsafe { word.write(barrier.word()) }
 }
 
 #[cfg(test)]
