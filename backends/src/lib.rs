@@ -31,7 +31,7 @@ mod cube;
 pub mod nccl;
 
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-pub mod wgmma;
+pub mod tensor_cores;
 
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
 pub use cube::{Cuda, cuda_device};

@@ -1,25 +1,15 @@
-// The instructions of compute capability 9.0 that gemm.cu is made of: wgmma on swizzled tiles, mbarriers, tensor
-// copies, clusters. Comes after gemm.cu's parameters and before its text.
+// The instructions of compute capability 9.0 that hopper_gemm.cu is made of: wgmma on swizzled tiles, mbarriers,
+// tensor copies, clusters. Comes after common.cuh and before the kernel.
 //
 // Sources: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions" (descriptors, layouts, fragments), "mbarrier",
 // "cp.async.bulk.tensor", "barrier.cluster". No headers: NVRTC has none of its own.
-
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
 
 struct alignas(64) CUtensorMap {
     u64 opaque[16];
 };
 
-// A row of a swizzled tile is 128 bytes: 64 elements. Tiles whose rows are m (or n) are cut into chunks of that width.
-#define WIDTH 64
-#define ROW_BYTES 128
-#define CHUNK_BYTES (WIDTH * ROW_BYTES)
 // The swizzle's pattern repeats after 8 rows.
 #define ATOM_BYTES (8 * ROW_BYTES)
-// k of one wgmma.
-#define STEP 16
 #if CLUSTER > 1
 #define SCOPE "cluster"
 #define IN_CLUSTER __cluster_dims__(CLUSTER, 1, 1)
@@ -87,10 +77,6 @@ __device__ __forceinline__ void multiply(float (&sum)[TILE_N / 2], u64 a, u64 b,
 // moves nothing that uses them before it.
 __device__ __forceinline__ void finish(float (&sum)[TILE_N / 2]) {
     asm volatile("wgmma.wait_group.sync.aligned 0;" : OPERANDS::"memory");
-}
-
-__device__ __forceinline__ u32 shared_address(const void* pointer) {
-    return (u32)__cvta_generic_to_shared(pointer);
 }
 
 // Descriptor of a tile with the 128-byte swizzle (PTX ISA, "Matrix Descriptor Format"). The stride byte offset leads

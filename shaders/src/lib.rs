@@ -17,6 +17,8 @@ pub mod attention;
 pub mod clip;
 pub mod column_sums;
 pub mod cross_entropy;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub mod cuda_gemm;
 pub mod device;
 pub mod elementwise;
 pub mod embedding;
@@ -24,8 +26,6 @@ pub mod epilogue;
 pub mod few_rows;
 pub mod gelu;
 pub mod gemm;
-#[cfg(all(feature = "cuda", not(target_os = "macos")))]
-pub mod hopper_gemm;
 pub mod norm;
 pub mod packed;
 pub mod philox;

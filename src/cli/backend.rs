@@ -72,7 +72,7 @@ pub fn on_device<T: Task>(choice: &Choice, global: &Global, task: T) -> Result<T
         }
         #[cfg(all(feature = "cuda", not(target_os = "macos")))]
         Backend::Cuda => {
-            trainer_backends::wgmma::check().map_err(|error| Error::input(error.to_string()))?;
+            trainer_backends::tensor_cores::check().map_err(|error| Error::input(error.to_string()))?;
             let device = trainer_backends::cuda_device(&choice.device);
             task.run::<trainer_backends::Cuda>(&device, choice)
         }

@@ -22,8 +22,10 @@ pub enum Multiplier {
     Registers,
     /// cubek's.
     Cubek(Routine),
-    /// Ours for compute capability 9.0 (shaders/cuda/gemm.cu), by its blueprint's text.
+    /// Ours for compute capability 9.0 (shaders/cuda/hopper_gemm.cu), by its blueprint's text.
     Wgmma(&'static str),
+    /// Ours for compute capability 8.0 and later (shaders/cuda/ampere_gemm.cu), likewise.
+    Mma(&'static str),
 }
 
 /// Blueprints of `Multiplier::Wgmma`: those that its own rule takes, and their neighbours.
@@ -37,6 +39,18 @@ const WGMMA: [&str; 9] = [
     "128x128x6x16x1",
     "128x128x6x8x2",
     "128x64x8x16x1",
+];
+
+/// Blueprints of `Multiplier::Mma`, likewise.
+const MMA: [&str; 8] = [
+    "128x256x3x8",
+    "128x256x2x8",
+    "128x256x3x16",
+    "256x128x3x4",
+    "128x128x4x8",
+    "128x128x2x8",
+    "64x128x3x16",
+    "128x64x3x8",
 ];
 
 /// cubek's routines that our shapes may gain from. Not among them: `double_unit`, which is wrong for an odd number of
@@ -149,7 +163,11 @@ impl Routine {
 
 impl Multiplier {
     fn all() -> impl Iterator<Item = Self> {
-        [Self::Registers].into_iter().chain(Routine::ALL.map(Self::Cubek)).chain(WGMMA.map(Self::Wgmma))
+        [Self::Registers]
+            .into_iter()
+            .chain(Routine::ALL.map(Self::Cubek))
+            .chain(MMA.map(Self::Mma))
+            .chain(WGMMA.map(Self::Wgmma))
     }
 
     fn name(self) -> String {
@@ -157,6 +175,7 @@ impl Multiplier {
             Self::Registers => "registers".into(),
             Self::Cubek(routine) => routine.name().into(),
             Self::Wgmma(blueprint) => format!("wgmma-{blueprint}"),
+            Self::Mma(blueprint) => format!("mma-{blueprint}"),
         }
     }
 }
@@ -198,19 +217,22 @@ fn multipliers<R: Runtime>(client: &ComputeClient<R>) -> Vec<String> {
     let runs = |multiplier: &Multiplier| match multiplier {
         Multiplier::Registers => true,
         Multiplier::Cubek(routine) => routine.runs_on(client),
-        Multiplier::Wgmma(_) => has_wgmma(client),
+        Multiplier::Wgmma(_) => has_kernels(client)[0],
+        Multiplier::Mma(_) => has_kernels(client)[1],
     };
     Multiplier::all().filter(runs).map(Multiplier::name).collect()
 }
 
+/// Whether the device runs our kernels on wgmma and on mma.sync.
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-fn has_wgmma<R: Runtime>(client: &ComputeClient<R>) -> bool {
-    trainer_shaders::hopper_gemm::available(client)
+fn has_kernels<R: Runtime>(client: &ComputeClient<R>) -> [bool; 2] {
+    use trainer_shaders::cuda_gemm::available;
+    [available::hopper(client), available::ampere(client)]
 }
 
 #[cfg(not(all(feature = "cuda", not(target_os = "macos"))))]
-fn has_wgmma<R: Runtime>(_: &ComputeClient<R>) -> bool {
-    false
+fn has_kernels<R: Runtime>(_: &ComputeClient<R>) -> [bool; 2] {
+    [false; 2]
 }
 
 /// `DecoderBackend::tunables`; `products` are the layers' inputs and outputs.
@@ -254,14 +276,17 @@ pub fn tune<R: Runtime>(client: &ComputeClient<R>, name: &str, value: Option<&st
 
 #[cfg(all(test, feature = "cuda", not(target_os = "macos")))]
 mod tests {
-    use trainer_shaders::hopper_gemm::Setting;
+    use trainer_shaders::cuda_gemm::blueprint::{Ampere, Hopper};
 
     use super::*;
 
     #[test]
     fn every_blueprint_is_possible() {
         for blueprint in WGMMA {
-            assert!(matches!(blueprint.parse(), Ok(Setting::Always(_))), "{blueprint}");
+            assert!(blueprint.parse::<Hopper>().is_ok(), "{blueprint}");
+        }
+        for blueprint in MMA {
+            assert!(blueprint.parse::<Ampere>().is_ok(), "{blueprint}");
         }
     }
 }

@@ -51,10 +51,10 @@ impl<'a, R: CubeRuntime> Part<'a, R> {
     }
 
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-    fn hopper_operand(&self, side: Side) -> trainer_shaders::hopper_gemm::Operand<R> {
+    fn cuda_operand(&self, side: Side) -> trainer_shaders::cuda_gemm::Operand<R> {
         let cols = self.cols();
         let (buffer, start) = (buffer(self.matrix), self.first * cols);
-        trainer_shaders::hopper_gemm::Operand { buffer, start, rows: self.rows, cols, k_rows: side == Side::Columns }
+        trainer_shaders::cuda_gemm::Operand { buffer, start, rows: self.rows, cols, k_rows: side == Side::Columns }
     }
 
     /// The rows as a tensor of their own: a view where the device can bind them in place, else a copy.
@@ -161,27 +161,32 @@ pub fn product<R: CubeRuntime>(
         (Side::Rows, Side::Columns) => tuning::multiplier(Product::InputGrad, [n, k]),
         (Side::Columns, _) => tuning::multiplier(Product::WeightGrad, [n, m]),
     };
+    let bias = bias.map(buffer);
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-    if matches!(chosen, None | Some(Multiplier::Wgmma(_))) {
-        use trainer_shaders::hopper_gemm::{Destination, hopper_gemm};
-        let [a, b] = [a.hopper_operand(a_side), b.hopper_operand(b_side)];
-        let to = Destination { buffer: out.clone(), start, accumulate };
-        let setting = match chosen {
-            Some(Multiplier::Wgmma(blueprint)) => blueprint.parse().unwrap_or_default(),
-            _ => crate::wgmma::setting(),
+    if matches!(chosen, None | Some(Multiplier::Wgmma(_) | Multiplier::Mma(_))) {
+        use trainer_shaders::cuda_gemm::{Destination, Setting, ampere_gemm, hopper_gemm};
+        let [a, b] = [a.cuda_operand(a_side), b.cuda_operand(b_side)];
+        let to = || Destination { buffer: out.clone(), start, accumulate };
+        let (wgmma, mma) = match chosen {
+            Some(Multiplier::Wgmma(blueprint)) => (blueprint.parse().unwrap_or_default(), Setting::Off),
+            Some(Multiplier::Mma(blueprint)) => (Setting::Off, blueprint.parse().unwrap_or_default()),
+            _ => crate::tensor_cores::settings(),
         };
-        if hopper_gemm(client, setting, a, b, bias.map(buffer), to) {
+        if hopper_gemm(client, wgmma, &a, &b, bias.clone(), to())
+            || ampere_gemm(client, mma, &a, &b, bias.clone(), to())
+        {
             return;
         }
         if chosen.is_some() {
             tuning::refuse();
         }
     }
-    let bias = bias.map(buffer);
     let (route, routine) = match chosen {
         Some(Multiplier::Registers) => (Route::Registers, None),
         Some(Multiplier::Cubek(routine)) => (Route::Cubek, Some(routine)),
-        Some(Multiplier::Wgmma(_)) | None => (Route::of(client, common(a.matrix, b.matrix), k), None),
+        Some(Multiplier::Wgmma(_) | Multiplier::Mma(_)) | None => {
+            (Route::of(client, common(a.matrix, b.matrix), k), None)
+        }
     };
     match route {
         Route::Registers => {

@@ -1,4 +1,4 @@
-//! The kernel as CubeCL compiles it: a text of ours beside the representation that it asks for.
+//! The kernels as CubeCL compiles them: a text of ours beside the representation that it asks for.
 
 use cubecl::ir::FloatKind;
 use cubecl::prelude::*;
@@ -6,13 +6,20 @@ use cubecl::{CompilationError, Compiler, CubeTask};
 use cubecl_cpp::shared::{CompilationOptions, Elem, Item, SharedMemory};
 use cubecl_cuda::CudaCompiler;
 
-use super::blueprint::{Blueprint, THREADS};
+use super::ampere_blueprint::Blueprint as Ampere;
+use super::hopper_blueprint::{Blueprint as Hopper, THREADS};
 
-const INSTRUCTIONS: &str = include_str!("../../cuda/wgmma.cuh");
-const SOURCE: &str = include_str!("../../cuda/gemm.cu");
-/// Of the source: a cache of compiled kernels on disk knows them by their id alone.
-const FINGERPRINTS: [u64; 2] = [fingerprint(INSTRUCTIONS.as_bytes()), fingerprint(SOURCE.as_bytes())];
-const ENTRY: &str = "hopper_gemm";
+const COMMON: &str = include_str!("../../cuda/common.cuh");
+const WGMMA: &str = include_str!("../../cuda/wgmma.cuh");
+const HOPPER: &str = include_str!("../../cuda/hopper_gemm.cu");
+const AMPERE: &str = include_str!("../../cuda/ampere_gemm.cu");
+/// Of the sources: a cache of compiled kernels on disk knows them by their id alone.
+const FINGERPRINTS: [u64; 4] = [
+    fingerprint(COMMON.as_bytes()),
+    fingerprint(WGMMA.as_bytes()),
+    fingerprint(HOPPER.as_bytes()),
+    fingerprint(AMPERE.as_bytes()),
+];
 
 /// FNV-1a.
 const fn fingerprint(bytes: &[u8]) -> u64 {
@@ -37,14 +44,43 @@ pub(super) struct Form {
     pub wide: bool,
 }
 
+/// Which kernel, and its choices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kernel {
+    Ampere(Ampere),
+    Hopper(Hopper),
+}
+
+impl Kernel {
+    fn entry(self) -> &'static str {
+        match self {
+            Self::Ampere(_) => "ampere_gemm",
+            Self::Hopper(_) => "hopper_gemm",
+        }
+    }
+
+    fn cube_dim(self) -> CubeDim {
+        CubeDim::new_1d(match self {
+            Self::Ampere(blueprint) => blueprint.threads() as u32,
+            Self::Hopper(_) => THREADS as u32,
+        })
+    }
+
+    fn shared_bytes(self) -> usize {
+        match self {
+            Self::Ampere(blueprint) => blueprint.shared_bytes(),
+            Self::Hopper(blueprint) => blueprint.shared_bytes(),
+        }
+    }
+}
+
 pub(super) struct Task {
-    pub blueprint: Blueprint,
+    pub kernel: Kernel,
     pub form: Form,
 }
 
 impl Task {
     fn source(&self) -> String {
-        let Blueprint { tile_m, tile_n, stages, group_m, cluster } = self.blueprint;
         let Form { k_rows: [a, b], input, output, bias, accumulate, wide } = self.form;
         let input = if input == FloatKind::BF16 { "bf16" } else { "f16" };
         let name = |kind| match kind {
@@ -54,20 +90,26 @@ impl Task {
         };
         let (output, bias) = (name(output), bias.map_or("NONE", name));
         let [a, b, accumulate, wide] = [a, b, accumulate, wide].map(u8::from);
+        let ([tile_m, tile_n, stages, group_m, cluster], [instructions, source]) = match self.kernel {
+            Kernel::Ampere(Ampere { tile_m, tile_n, stages, group_m }) => {
+                ([tile_m, tile_n, stages, group_m, 1], ["", AMPERE])
+            }
+            Kernel::Hopper(Hopper { tile_m, tile_n, stages, group_m, cluster }) => {
+                ([tile_m, tile_n, stages, group_m, cluster], [WGMMA, HOPPER])
+            }
+        };
         format!(
             "#define TILE_M {tile_m}\n#define TILE_N {tile_n}\n#define STAGES {stages}\n#define GROUP_M {group_m}\n\
              #define CLUSTER {cluster}\n\
              #define A_MN {a}\n#define B_MN {b}\n#define IN \"{input}\"\n#define OUT {output}\n#define BIAS {bias}\n\
-             #define ACCUMULATE {accumulate}\n#define WIDE {wide}\n{INSTRUCTIONS}{SOURCE}"
+             #define ACCUMULATE {accumulate}\n#define WIDE {wide}\n{COMMON}{instructions}{source}"
         )
     }
 }
 
 impl KernelMetadata for Task {
     fn id(&self) -> KernelId {
-        KernelId::new::<Self>()
-            .info((FINGERPRINTS, self.blueprint, self.form))
-            .cube_dim(CubeDim::new_1d(THREADS as u32))
+        KernelId::new::<Self>().info((FINGERPRINTS, self.kernel, self.form)).cube_dim(self.kernel.cube_dim())
     }
 
     fn address_type(&self) -> StorageType {
@@ -83,7 +125,7 @@ impl CubeTask<CudaCompiler> for Task {
         mode: ExecutionMode,
         address_type: StorageType,
     ) -> Result<CompiledKernel<CudaCompiler>, CompilationError> {
-        let cube_dim = CubeDim::new_1d(THREADS as u32);
+        let (entry, cube_dim) = (self.kernel.entry(), self.kernel.cube_dim());
         // CubeCL sizes the launch's shared memory by this and takes nothing else from it.
         let stub = KernelDefinition {
             buffers: Vec::new(),
@@ -91,18 +133,18 @@ impl CubeTask<CudaCompiler> for Task {
             scalars: Vec::new(),
             cube_dim,
             body: Scope::root(false),
-            options: KernelOptions { kernel_name: ENTRY.to_owned(), ..KernelOptions::default() },
+            options: KernelOptions { kernel_name: entry.to_owned(), ..KernelOptions::default() },
         };
         let mut repr = compiler.compile(stub, options, mode, address_type)?;
         repr.body.shared_memories.push(SharedMemory::new_array(
             0,
             Item::scalar(Elem::U8, true),
-            self.blueprint.shared_bytes(),
+            self.kernel.shared_bytes(),
             1,
         ));
         Ok(CompiledKernel {
-            entrypoint_name: ENTRY.to_owned(),
-            debug_name: Some(ENTRY),
+            entrypoint_name: entry.to_owned(),
+            debug_name: Some(entry),
             source: self.source(),
             repr: Some(repr),
             cube_dim,

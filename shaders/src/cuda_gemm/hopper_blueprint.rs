@@ -3,15 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Elements and bytes of a swizzled row of a tile; also the depth in k of a stage.
-pub(super) const WIDTH: usize = 64;
-pub(super) const ROW_BYTES: usize = 128;
+use super::{PATTERN, ROW_BYTES, WIDTH};
+
 /// One warpgroup that fetches, two that multiply.
 pub(super) const THREADS: usize = 384;
 /// Two mbarriers of 8 bytes.
 const STAGE_BARRIERS: usize = 16;
-/// Lost where the pool does not start at a multiple of the swizzle's pattern.
-const PATTERN: usize = 1024;
 /// Shared memory that a block of compute capability 9.0 may have.
 const SHARED_BYTES: usize = 227 << 10;
 
@@ -62,7 +59,7 @@ impl Blueprint {
 
     /// The blueprint that is done first by that model: whole waves of tiles, each as long as its slices. 132 tiles of
     /// 128 x 256 in work at a time share most where they are 16 rows by 8.
-    fn chosen([m, n]: [usize; 2], multiprocessors: usize) -> Self {
+    pub(super) fn chosen([m, n]: [usize; 2], multiprocessors: usize) -> Self {
         let tile = |tile_n, stages, cluster| Self { tile_m: 128, tile_n, stages, group_m: 16 / cluster, cluster };
         let narrow = tile(64, 8, 1);
         let clocks = |blueprint: &Self| {
@@ -102,52 +99,18 @@ impl fmt::Display for Blueprint {
     }
 }
 
-/// Whether products run on wgmma where they can, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Setting {
-    Off,
-    /// The blueprint is chosen by the sizes.
-    #[default]
-    Chosen,
-    Always(Blueprint),
-}
-
-impl Setting {
-    pub(super) fn blueprint(self, sizes: [usize; 2], multiprocessors: usize) -> Option<Blueprint> {
-        match self {
-            Self::Off => None,
-            Self::Chosen => Some(Blueprint::chosen(sizes, multiprocessors)),
-            Self::Always(blueprint) => Some(blueprint),
-        }
-    }
-}
-
-impl FromStr for Setting {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self::Off),
-            "auto" => Ok(Self::Chosen),
-            text => text.parse().map(Self::Always).map_err(|reason| format!("{reason}; or off, or auto")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn settings() {
-        assert_eq!("off".parse(), Ok(Setting::Off));
-        assert_eq!("auto".parse(), Ok(Setting::Chosen));
+    fn texts() {
         let blueprint = Blueprint { tile_m: 256, tile_n: 128, stages: 4, group_m: 8, cluster: 2 };
-        assert_eq!("256x128x4x8x2".parse(), Ok(Setting::Always(blueprint)));
+        assert_eq!("256x128x4x8x2".parse(), Ok(blueprint));
         assert_eq!(blueprint.to_string(), "256x128x4x8x2");
         let sizes = ["256x256x2x8x1", "128x256x5x8x1", "128x96x4x8x1", "128x256x1x8x1", "128x128x4x0x1"];
-        for refused in ["", "on", "128x256", "128x64x4x8x2", "128x128x4x8x4"].into_iter().chain(sizes) {
-            let reason = refused.parse::<Setting>().unwrap_err();
+        for refused in ["", "128x256", "128x64x4x8x2", "128x128x4x8x4"].into_iter().chain(sizes) {
+            let reason = refused.parse::<Blueprint>().unwrap_err();
             assert!(reason.contains("expected"), "{refused}: {reason}");
         }
     }

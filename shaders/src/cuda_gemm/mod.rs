@@ -1,0 +1,142 @@
+//! Matrix products in CUDA C++ (shaders/cuda), for what CubeCL cannot say: wgmma, and mma.sync with its operands on their
+//! way while others are multiplied. CubeCL compiles them and launches them in its own stream.
+
+mod ampere;
+mod ampere_blueprint;
+mod hopper;
+mod hopper_blueprint;
+mod setting;
+mod task;
+
+use std::any::Any;
+
+use cubecl::ir::{ElemType, FloatKind};
+use cubecl::prelude::*;
+use cubecl::server::Binding;
+use cubecl_cuda::CudaRuntime;
+
+pub use self::ampere::ampere_gemm;
+pub use self::hopper::hopper_gemm;
+pub use self::setting::Setting;
+use self::task::Form;
+use crate::device::Buffer;
+
+/// The kernels' choices.
+pub mod blueprint {
+    pub use super::ampere_blueprint::Blueprint as Ampere;
+    pub use super::hopper_blueprint::Blueprint as Hopper;
+}
+
+/// Whether a kernel runs on a device.
+pub mod available {
+    pub use super::ampere::available as ampere;
+    pub use super::hopper::available as hopper;
+}
+
+/// Elements and bytes of a permuted row of a tile; also the depth in k of a stage.
+const WIDTH: usize = 64;
+const ROW_BYTES: usize = 128;
+/// Lost where shared memory does not start at a multiple of the permutation's pattern.
+const PATTERN: usize = 1024;
+
+/// Of the addresses and rows that are copied: a vector, and TMA's own.
+const ALIGN: usize = 16;
+
+/// Rows of a 16-bit matrix without gaps.
+pub struct Operand<R: Runtime> {
+    pub buffer: Buffer<R>,
+    /// Index of the first row's first element.
+    pub start: usize,
+    pub rows: usize,
+    pub cols: usize,
+    /// The rows run along k, not along m (or n).
+    pub k_rows: bool,
+}
+
+/// Where the product goes: row-major, without gaps.
+pub struct Destination<R: Runtime> {
+    pub buffer: Buffer<R>,
+    /// Index of the first element.
+    pub start: usize,
+    /// Add to what is there instead of overwriting it.
+    pub accumulate: bool,
+}
+
+/// CubeCL's CUDA client, if this is one.
+fn cuda<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaRuntime>> {
+    (client as &dyn Any).downcast_ref()
+}
+
+/// The elements that the kernels read and write.
+fn float(dtype: StorageType) -> Option<FloatKind> {
+    match dtype {
+        StorageType::Scalar(ElemType::Float(kind @ (FloatKind::F16 | FloatKind::BF16 | FloatKind::F32))) => Some(kind),
+        _ => None,
+    }
+}
+
+impl<R: Runtime> Operand<R> {
+    /// Whether its rows can be copied in vectors.
+    fn aligned(&self) -> bool {
+        let start = self.buffer.binding.handle.offset_start.unwrap_or(0) as usize + self.start * 2;
+        start.is_multiple_of(ALIGN) && (self.cols * 2).is_multiple_of(ALIGN)
+    }
+
+    fn binding(&self) -> Binding {
+        let mut binding = self.buffer.binding.handle.clone();
+        binding.offset_start = Some(binding.offset_start.unwrap_or(0) + self.start as u64 * 2);
+        binding
+    }
+
+    /// Extents along m (or n) and along k.
+    fn extents(&self) -> [usize; 2] {
+        if self.k_rows { [self.cols, self.rows] } else { [self.rows, self.cols] }
+    }
+}
+
+/// A product that the kernels can make.
+struct Product {
+    m: usize,
+    n: usize,
+    form: Form,
+    /// The operands', the bias' (any where there is none) and the destination's.
+    buffers: Vec<Binding>,
+    /// What the kernels are told: the sizes and where the output starts.
+    numbers: Vec<u64>,
+}
+
+impl Product {
+    /// `None` for operands that are not both fp16 or both bf16, or whose rows are not aligned.
+    ///
+    /// # Panics
+    /// If the operands' extents do not fit each other.
+    fn of<R: Runtime>(a: &Operand<R>, b: &Operand<R>, bias: Option<Buffer<R>>, out: Destination<R>) -> Option<Self> {
+        let ([m, k], [n, b_k]) = (a.extents(), b.extents());
+        assert!(k == b_k, "a has {k} terms a sum, b {b_k}");
+        let (input, right) = (float(a.buffer.dtype)?, float(b.buffer.dtype)?);
+        let output = float(out.buffer.dtype)?;
+        let bias_kind = bias.as_ref().map(|bias| float(bias.dtype));
+        let few = [m, n, k].iter().all(|size| (1..=i32::MAX as usize / 2).contains(size));
+        if input == FloatKind::F32 || input != right || bias_kind == Some(None) {
+            return None;
+        }
+        if !few || !a.aligned() || !b.aligned() {
+            return None;
+        }
+        let vector = if output == FloatKind::F32 { 2 } else { ALIGN / 2 };
+        let form = Form {
+            k_rows: [a.k_rows, b.k_rows],
+            input,
+            output,
+            bias: bias_kind.flatten(),
+            accumulate: out.accumulate,
+            wide: n.is_multiple_of(vector) && out.start.is_multiple_of(vector),
+        };
+        let destination = out.buffer.binding.handle;
+        // Without a bias a pointer is still passed, and not read through.
+        let bias = bias.map_or_else(|| destination.clone(), |bias| bias.binding.handle);
+        let buffers = vec![a.binding(), b.binding(), bias, destination];
+        let numbers = vec![m as u64, n as u64, k as u64, out.start as u64];
+        Some(Self { m, n, form, buffers, numbers })
+    }
+}
