@@ -126,8 +126,13 @@ fn prepared() -> Option<(tempfile::TempDir, PathBuf)> {
 }
 
 /// The self-test in three dtypes, whole or only some `groups`: a violation in a kernel ends the run. Returns how many
-/// launches there were of a kernel of that name.
-fn self_test(capability: &str, groups: Option<&str>, wgmma: &str, comparisons: usize) -> Option<usize> {
+/// launches there were of our two kernels for tensor cores.
+fn self_test(
+    capability: &str,
+    groups: Option<&str>,
+    (variable, value): (&str, &str),
+    comparisons: usize,
+) -> Option<Launches> {
     let (dir, wheels) = prepared()?;
     let ptx = dir.path().join("ptx");
     fs::create_dir(&ptx).unwrap();
@@ -139,7 +144,7 @@ fn self_test(capability: &str, groups: Option<&str>, wgmma: &str, comparisons: u
     let output = program
         .env("CUDA_EMULATOR_EXECUTE", "1")
         .env("CUDA_EMULATOR_DIR", &ptx)
-        .env("TRAINER_WGMMA", wgmma)
+        .env(variable, value)
         .args(["selftest", "--seed", "1", "--json"])
         .args(groups.map(|groups| ["--only", groups]).into_iter().flatten())
         .output()
@@ -156,35 +161,62 @@ fn self_test(capability: &str, groups: Option<&str>, wgmma: &str, comparisons: u
     // Fewer mean that cases, or a whole dtype, were left out.
     assert!(operations >= comparisons, "sm_{capability}: {operations} comparisons");
     let launches = fs::read_to_string(ptx.join("launches")).unwrap();
-    let of_wgmma = |line: &&str| {
-        let text = fs::read_to_string(ptx.join(format!("{}.ptx", &line[..4]))).unwrap();
-        text.contains("wgmma.mma_async")
+    let of = |entry: &str| {
+        let is = |line: &&str| fs::read_to_string(ptx.join(format!("{}.ptx", &line[..4]))).unwrap().contains(entry);
+        launches.lines().filter(is).count()
     };
-    Some(launches.lines().filter(of_wgmma).count())
+    Some(Launches { ampere: of(".entry ampere_gemm("), hopper: of(".entry hopper_gemm(") })
 }
+
+#[derive(Debug)]
+struct Launches {
+    ampere: usize,
+    hopper: usize,
+}
+
+/// As a user has it who sets nothing.
+const AUTO: (&str, &str) = ("TRAINER_WGMMA", "auto");
 
 #[test]
 fn self_test_on_sm_80() {
-    assert_eq!(self_test("80", None, "auto", 718).unwrap_or(0), 0);
+    if let Some(launches) = self_test("80", None, AUTO, 718) {
+        assert!(launches.hopper == 0 && launches.ampere >= 20, "{launches:?}");
+    }
 }
 
 /// What multiplies, and so chooses by capability.
 #[test]
 fn products_of_the_self_test_on_sm_90() {
-    if let Some(launches) = self_test("90", Some("linear,products,loss,attention"), "auto", 395) {
-        assert!(launches >= 20, "{launches} launches of the wgmma kernel");
+    if let Some(launches) = self_test("90", Some("linear,products,loss,attention"), AUTO, 395) {
+        assert!(launches.hopper >= 20 && launches.ampere == 0, "{launches:?}");
     }
 }
 
 /// Tiles and stages that small products do not choose, several tiles a block; and the route without them.
 #[test]
 fn other_tiles_on_sm_90() {
+    let products = |value: &str| self_test("90", Some("products"), ("TRAINER_WGMMA", value), 45);
     for blueprint in ["128x256x4x2x1", "128x256x3x1x2", "256x128x3x1x2", "256x64x2x16x1"] {
-        if let Some(launches) = self_test("90", Some("products"), blueprint, 45) {
-            assert!(launches >= 16, "{blueprint}: {launches} launches of the wgmma kernel");
+        if let Some(launches) = products(blueprint) {
+            assert!(launches.hopper >= 16 && launches.ampere == 0, "{blueprint}: {launches:?}");
         }
     }
-    assert_eq!(self_test("90", Some("products"), "off", 45).unwrap_or(0), 0);
+    if let Some(launches) = products("off") {
+        assert!(launches.hopper == 0 && launches.ampere >= 16, "{launches:?}");
+    }
+}
+
+#[test]
+fn other_tiles_on_sm_80() {
+    let products = |value: &str| self_test("80", Some("products"), ("TRAINER_MMA", value), 45);
+    for blueprint in ["128x256x3x1", "256x128x2x2", "64x128x4x3"] {
+        if let Some(launches) = products(blueprint) {
+            assert!(launches.ampere >= 16, "{blueprint}: {launches:?}");
+        }
+    }
+    if let Some(launches) = products("off") {
+        assert_eq!(launches.ampere, 0, "{launches:?}");
+    }
 }
 
 /// Every choice of `trainer sweep` that the options leave, executed and held against the CPU: a wrong or broken one would
@@ -233,6 +265,7 @@ fn every_choice_on_sm_80_gives_the_right_results() {
         ("product.forward.512x128=double-async-cyclic-mma", true),
         ("product.forward.512x128=specialized-cyclic-mma", true),
         ("product.forward.512x128=simple-tma-mma", false),
+        ("product.input-grad.128x128=mma-128x128x4x8", true),
         ("attention.backward=4x32", true),
     ] {
         assert_eq!(timed.iter().any(|timed| timed == name), there, "{name}: {timed:?}");
@@ -260,11 +293,15 @@ fn every_product_on_sm_90_gives_the_right_results() {
 #[test]
 fn a_tile_that_is_none_is_refused() {
     let Some((dir, wheels)) = prepared() else { return };
-    let output =
-        program(dir.path(), &wheels, "90").args(["selftest"]).env("TRAINER_WGMMA", "256x256x2x8x1").output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains("TRAINER_WGMMA") && stderr.contains("expected 128 or 256 rows"), "{stderr}");
+    for (variable, value, expected) in [
+        ("TRAINER_WGMMA", "256x256x2x8x1", "expected 128 or 256 rows"),
+        ("TRAINER_MMA", "256x256x2x8", "expected 64, 128 or 256 rows"),
+    ] {
+        let output = program(dir.path(), &wheels, "90").args(["selftest"]).env(variable, value).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(variable) && stderr.contains(expected), "{stderr}");
+    }
 }
 
 #[test]
@@ -301,8 +338,10 @@ fn every_kernel_of_a_phi_1_step_compiles() {
         let ptx = compile(dir.path(), &wheels, capability, &step);
         let kernels = assemble(&ptx, &wheels, architecture);
         assert!(!kernels.is_empty());
-        let of_warpgroups = kernels.iter().filter(|kernel| kernel.entry == "hopper_gemm").count();
-        assert_eq!(of_warpgroups > 0, capability == "90", "{architecture}: {of_warpgroups} variants of hopper_gemm");
+        for (kernel, of) in [("ampere_gemm", "80"), ("hopper_gemm", "90")] {
+            let variants = kernels.iter().filter(|compiled| compiled.entry == kernel).count();
+            assert_eq!(variants > 0, capability == of, "{architecture}: {variants} variants of {kernel}");
+        }
         println!("{architecture}: launches, registers, spilled bytes, static shared bytes, kernel");
         for kernel in &kernels {
             let Kernel { entry, registers, spill_bytes, static_shared_bytes, launches } = kernel;
