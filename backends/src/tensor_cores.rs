@@ -3,8 +3,8 @@
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use trainer_shaders::cuda_gemm::Setting;
 use trainer_shaders::cuda_gemm::blueprint::{Ampere, Hopper};
+use trainer_shaders::cuda_gemm::{Setting, Settings};
 
 use crate::error::{Error, Result};
 
@@ -27,7 +27,8 @@ pub fn check() -> Result<()> {
 }
 
 /// The settings as they were at the first call; the default for a value that `check` refuses.
-pub(crate) fn settings() -> (Setting<Hopper>, Setting<Ampere>) {
-    static SETTINGS: OnceLock<(Setting<Hopper>, Setting<Ampere>)> = OnceLock::new();
-    *SETTINGS.get_or_init(|| (read(WGMMA).unwrap_or(Setting::Chosen), read(MMA).unwrap_or(Setting::Chosen)))
+pub(crate) fn settings() -> Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    *SETTINGS
+        .get_or_init(|| Settings { hopper: read(WGMMA).unwrap_or_default(), ampere: read(MMA).unwrap_or_default() })
 }

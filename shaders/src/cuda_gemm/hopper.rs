@@ -2,7 +2,7 @@
 
 use cubecl::ir::features::Tma;
 use cubecl::prelude::*;
-use cubecl::server::{KernelArguments, MetadataBindingInfo, TensorMapBinding, TensorMapMeta};
+use cubecl::server::{TensorMapBinding, TensorMapMeta};
 use cubecl::zspace::metadata::Metadata;
 use cubecl::zspace::{Shape, Strides};
 use cubecl_cuda::CudaRuntime;
@@ -10,8 +10,7 @@ use cubecl_cuda::CudaRuntime;
 use super::hopper_blueprint::Blueprint;
 use super::setting::Setting;
 use super::task::{Kernel, Task};
-use super::{Destination, Operand, Product, WIDTH, cuda};
-use crate::device::Buffer;
+use super::{Operand, Product, WIDTH, cuda};
 
 /// CubeCL's CUDA client, if this is one of a device with wgmma. Of the architectures that have TMA only 9.0 lacks the
 /// wide im2col mode; those after it multiply in other ways.
@@ -21,7 +20,7 @@ fn capable<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaR
     cuda(client).filter(|_| hopper)
 }
 
-/// Whether `hopper_gemm` runs on this device.
+/// Whether the kernel runs on this device.
 pub fn available<R: Runtime>(client: &ComputeClient<R>) -> bool {
     capable(client).is_some()
 }
@@ -44,35 +43,23 @@ impl<R: Runtime> Operand<R> {
     }
 }
 
-/// out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what `out` holds; fp32 sums. Whether that was
-/// launched: not on other devices, nor for operands that are not both fp16 or both bf16, or whose rows TMA cannot
-/// address.
-///
-/// # Panics
-/// If the operands' extents do not fit each other.
-#[must_use]
-pub fn hopper_gemm<R: Runtime>(
+/// Launches the product, where the device and the setting take it.
+pub(super) fn launch<R: Runtime>(
     client: &ComputeClient<R>,
     setting: Setting<Blueprint>,
-    a: &Operand<R>,
-    b: &Operand<R>,
-    bias: Option<Buffer<R>>,
-    out: Destination<R>,
+    [a, b]: [&Operand<R>; 2],
+    product: &Product,
 ) -> bool {
     let Some(client) = capable(client) else { return false };
-    let Some(Product { m, n, form, buffers, numbers }) = Product::of(a, b, bias, out) else { return false };
+    let Product { m, n, form, .. } = *product;
     let multiprocessors = client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;
     let Some(blueprint) = setting.blueprint(|| Blueprint::chosen([m, n], multiprocessors)) else { return false };
     let clusters = m.div_ceil(blueprint.cluster_m()) * n.div_ceil(blueprint.tile_n);
     let clusters = clusters.min((multiprocessors / blueprint.cluster).max(1));
     let grid = CubeCount::Static((clusters * blueprint.cluster) as u32, 1, 1);
     let maps = vec![a.map(blueprint.tile_m), b.map(blueprint.tile_n / blueprint.cluster)];
-    let arguments = KernelArguments::new()
-        .with_tensor_maps(maps)
-        // The operands once more as buffers: CubeCL waits for other streams only of those.
-        .with_buffers(buffers)
-        // By value: no part of it is dynamic.
-        .with_info(MetadataBindingInfo { dynamic_metadata_offset: numbers.len(), data: numbers });
+    // The operands once more as buffers: CubeCL waits for other streams only of those.
+    let arguments = product.arguments().with_tensor_maps(maps);
     client.launch(Box::new(Task { kernel: Kernel::Hopper(blueprint), form }), grid, arguments);
     true
 }

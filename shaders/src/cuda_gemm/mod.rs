@@ -12,11 +12,9 @@ use std::any::Any;
 
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
-use cubecl::server::Binding;
+use cubecl::server::{Binding, KernelArguments, MetadataBindingInfo};
 use cubecl_cuda::CudaRuntime;
 
-pub use self::ampere::ampere_gemm;
-pub use self::hopper::hopper_gemm;
 pub use self::setting::Setting;
 use self::task::Form;
 use crate::device::Buffer;
@@ -94,6 +92,34 @@ impl<R: Runtime> Operand<R> {
     }
 }
 
+/// Which of the kernels may be used, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// Compute capability 9.0.
+    pub hopper: Setting<blueprint::Hopper>,
+    /// 8.0 and later, where `hopper` does not make the product.
+    pub ampere: Setting<blueprint::Ampere>,
+}
+
+/// out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what `out` holds; fp32 sums. Whether that was
+/// launched: not on devices that have neither, nor for operands that are not both fp16 or both bf16, or whose rows are not
+/// aligned to 16 bytes.
+///
+/// # Panics
+/// If the operands' extents do not fit each other.
+#[must_use]
+pub fn gemm<R: Runtime>(
+    client: &ComputeClient<R>,
+    settings: Settings,
+    a: &Operand<R>,
+    b: &Operand<R>,
+    bias: Option<Buffer<R>>,
+    out: Destination<R>,
+) -> bool {
+    let Some(product) = Product::of(a, b, bias, out) else { return false };
+    hopper::launch(client, settings.hopper, [a, b], &product) || ampere::launch(client, settings.ampere, &product)
+}
+
 /// A product that the kernels can make.
 struct Product {
     m: usize,
@@ -138,5 +164,11 @@ impl Product {
         let buffers = vec![a.binding(), b.binding(), bias, destination];
         let numbers = vec![m as u64, n as u64, k as u64, out.start as u64];
         Some(Self { m, n, form, buffers, numbers })
+    }
+
+    fn arguments(&self) -> KernelArguments {
+        // By value: no part of it is dynamic.
+        let info = MetadataBindingInfo { dynamic_metadata_offset: self.numbers.len(), data: self.numbers.clone() };
+        KernelArguments::new().with_buffers(self.buffers.clone()).with_info(info)
     }
 }

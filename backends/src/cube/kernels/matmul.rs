@@ -164,17 +164,16 @@ pub fn product<R: CubeRuntime>(
     let bias = bias.map(buffer);
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
     if matches!(chosen, None | Some(Multiplier::Wgmma(_) | Multiplier::Mma(_))) {
-        use trainer_shaders::cuda_gemm::{Destination, Setting, ampere_gemm, hopper_gemm};
+        use trainer_shaders::cuda_gemm::{self, Destination, Setting, Settings};
         let [a, b] = [a.cuda_operand(a_side), b.cuda_operand(b_side)];
-        let to = || Destination { buffer: out.clone(), start, accumulate };
-        let (wgmma, mma) = match chosen {
-            Some(Multiplier::Wgmma(blueprint)) => (blueprint.parse().unwrap_or_default(), Setting::Off),
-            Some(Multiplier::Mma(blueprint)) => (Setting::Off, blueprint.parse().unwrap_or_default()),
+        let to = Destination { buffer: out.clone(), start, accumulate };
+        let off = Settings { hopper: Setting::Off, ampere: Setting::Off };
+        let settings = match chosen {
+            Some(Multiplier::Wgmma(blueprint)) => Settings { hopper: blueprint.parse().unwrap_or_default(), ..off },
+            Some(Multiplier::Mma(blueprint)) => Settings { ampere: blueprint.parse().unwrap_or_default(), ..off },
             _ => crate::tensor_cores::settings(),
         };
-        if hopper_gemm(client, wgmma, &a, &b, bias.clone(), to())
-            || ampere_gemm(client, mma, &a, &b, bias.clone(), to())
-        {
+        if cuda_gemm::gemm(client, settings, &a, &b, bias.clone(), to) {
             return;
         }
         if chosen.is_some() {
