@@ -37,7 +37,7 @@ impl Outcome {
         let read = |name: &str| fs::read(checkpoint.join(name)).unwrap();
         let mut metrics = metrics(run);
         let mut state: Value = serde_json::from_slice(&read("state.json")).unwrap();
-        // Time is the one thing that two runs do not share.
+        // Time and the process's memory are what two runs do not share.
         for record in metrics.steps.iter_mut().chain([&mut state]) {
             for timing in ["seconds", "tokens_per_s", "mfu", "memory"] {
                 record.as_object_mut().unwrap().remove(timing);
