@@ -10,7 +10,7 @@
 //   STAGES, GROUP_M  slices in shared memory; rows of tiles that are worked on together
 //   A_MN, B_MN, IN, OUT, BIAS, ACCUMULATE, WIDE   as in hopper_gemm.cu
 //
-// The order of the tiles and the way to memory are in common.cuh.
+// The order of the tiles and the way to memory are in gemm.cuh.
 
 #define PART 64
 #define WARPS_N (TILE_N / PART)

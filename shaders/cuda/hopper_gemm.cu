@@ -13,7 +13,7 @@
 //   ACCUMULATE   1: add to out
 //   WIDE         1: rows of out and its start are aligned for vectors (8 elements of 16 bits, 2 of 32)
 //
-// The instructions are in wgmma.cuh, the order of the tiles and the way to memory in common.cuh.
+// The instructions are in hopper.cuh and wgmma.cuh, the order of the tiles and the way to memory in gemm.cuh.
 
 // 64-row parts of a tile: of all, and of one warpgroup.
 #define PARTS (TILE_M / 64)
@@ -21,7 +21,6 @@
 #define A_BYTES (TILE_M * ROW_BYTES)
 #define B_BYTES (TILE_N * ROW_BYTES)
 #define STAGE_BYTES (A_BYTES + B_BYTES)
-#define WARPGROUP 128
 #define MULTIPLYING_WARPS 8
 // Rows of b that a block of the cluster fetches for all.
 #define SHARE (TILE_N / CLUSTER)

@@ -18,6 +18,8 @@ pub mod clip;
 pub mod column_sums;
 pub mod cross_entropy;
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub(crate) mod cuda;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
 pub mod cuda_gemm;
 pub mod device;
 pub mod elementwise;

@@ -26,6 +26,15 @@ pub struct Words {
     pub w3: u32,
 }
 
+/// The keys of the ten rounds, for kernels that are given them.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub(crate) fn round_keys([first, second]: [u32; 2]) -> [[u32; 2]; 10] {
+    std::array::from_fn(|round| {
+        let weyl = |key: u32, step: u32| key.wrapping_add(step.wrapping_mul(round as u32));
+        [weyl(first, 0x9E37_79B9), weyl(second, 0xBB67_AE85)]
+    })
+}
+
 /// The upper half of a 32 x 32 bit product: the device's own where it is a `native` instruction, else from 16-bit halves.
 /// WGSL has none, and CubeCL's 64-bit product in its place made a step on llvmpipe 8% slower.
 #[cube]

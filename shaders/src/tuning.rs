@@ -28,9 +28,10 @@ pub enum Choice {
     Squares,
     /// Rows x columns of a unit x units of a cube (gemm.rs).
     Gemm,
-    /// On tensor cores: planes of a cube x fragments of 16 queries a plane (attention/tensor_cores).
+    /// On tensor cores. Two numbers: planes of a cube x fragments of 16 queries a plane (attention/tensor_cores). Three:
+    /// warpgroups x stages x rows of a stage (attention/hopper).
     AttentionForward,
-    /// On tensor cores: planes of a cube x queries that are staged at a time.
+    /// On tensor cores. Two numbers: planes of a cube x queries that are staged at a time. Three: as in forward.
     AttentionBackward,
     /// Elsewhere: rows of a unit x rows of the other side at a time x units of a cube (attention).
     AttentionForwardUnits,
@@ -90,6 +91,17 @@ impl fmt::Display for Value {
             _ => write!(f, "{a}x{b}x{c}"),
         }
     }
+}
+
+/// Whether attention may run on wgmma.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+fn has_wgmma<R: Runtime>(client: &ComputeClient<R>) -> bool {
+    crate::attention::hopper::available(client)
+}
+
+#[cfg(not(all(feature = "cuda", not(target_os = "macos"))))]
+fn has_wgmma<R: Runtime>(_: &ComputeClient<R>) -> bool {
+    false
 }
 
 static SET: [AtomicU64; Choice::ALL.len()] = [const { AtomicU64::new(0) }; Choice::ALL.len()];
@@ -153,12 +165,14 @@ impl Choice {
         self.get().map(|[a, ..]| a)
     }
 
+    /// A value of two numbers.
     pub(crate) fn two(self) -> Option<[usize; 2]> {
-        self.get().map(|[a, b, _]| [a, b])
+        self.get().and_then(|[a, b, c]| (c == 0).then_some([a, b]))
     }
 
+    /// A value of three numbers.
     pub(crate) fn three(self) -> Option<[usize; 3]> {
-        self.get()
+        self.get().filter(|[.., c]| *c > 0)
     }
 
     /// What the device can run, the rule's own value among it; empty where its kernels do not read this choice.
@@ -181,8 +195,28 @@ impl Choice {
                 Some(2),
             ),
             // Planes x fragments of 16 queries are staged in the 128 rows of one block, those of backward in half of one.
+            Self::AttentionForward if has_wgmma(client) => (
+                &[
+                    &[3, 3, 64],
+                    &[3, 4, 64],
+                    &[3, 6, 64],
+                    &[2, 3, 64],
+                    &[2, 4, 64],
+                    &[2, 6, 64],
+                    &[2, 1],
+                    &[2, 2],
+                    &[4, 1],
+                    &[4, 2],
+                    &[8, 1],
+                ],
+                None,
+            ),
             Self::AttentionForward if fragments => (&[&[2, 1], &[2, 2], &[4, 1], &[4, 2], &[8, 1]], None),
             // A query's call of Philox is a lane's, 32 at a time, and its log-sum-exp a unit's.
+            Self::AttentionBackward if has_wgmma(client) => (
+                &[&[2, 2, 64], &[2, 3, 64], &[2, 4, 64], &[2, 6, 64], &[2, 32], &[2, 64], &[4, 32], &[4, 64]],
+                None,
+            ),
             Self::AttentionBackward if fragments => (&[&[2, 32], &[2, 64], &[4, 32], &[4, 64]], None),
             Self::AttentionForward | Self::AttentionBackward => (&[], None),
             Self::AttentionForwardUnits if narrow => (&[&[2, 16, 8], &[4, 16, 8], &[4, 32, 8], &[8, 16, 8]], None),

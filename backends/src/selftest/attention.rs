@@ -10,16 +10,22 @@ const fn dims(batch: usize, seq: usize, heads: usize, head_dim: usize, mlp: usiz
 }
 
 /// Every head size that models of this kind have, sequences that end inside every block. Sequences of one come several at a
-/// time: the only log-sum-exp of a single one may be near zero, and then rounding is large beside it. The last has more
-/// tiles than one dimension of a dispatch has cubes.
-const DIMS: [BlockDims; 8] = [
+/// time: the only log-sum-exp of a single one may be near zero, and then rounding is large beside it. Rows of the fused
+/// projection that are whole vectors are for the kernels on tensor cores, and sequences of whole blocks of 64, with tiles
+/// that end inside them, for those on wgmma. The last has more tiles than one dimension of a dispatch has cubes.
+const DIMS: [BlockDims; 13] = [
     dims(5, 1, 1, 32, 3),
     dims(2, 19, 3, 10, 37),
     dims(2, 19, 3, 32, 7),
+    dims(2, 19, 3, 32, 8),
     dims(2, 131, 2, 64, 5),
+    dims(2, 131, 2, 64, 8),
+    dims(2, 64, 1, 64, 8),
+    dims(1, 320, 2, 64, 16),
     dims(1, 37, 1, 80, 2),
-    dims(1, 80, 2, 96, 3),
+    dims(1, 80, 2, 96, 8),
     dims(1, 45, 1, 128, 3),
+    dims(1, 45, 1, 128, 8),
     dims(70_001, 1, 1, 8, 1),
 ];
 

@@ -6,6 +6,8 @@
 
 use cubecl::prelude::*;
 
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+use super::hopper;
 use super::{
     Blueprint, DRAWN, DropoutScalars, KernelDropout, Pass, Shape, Sizes, add_dot, drop_row, held, place, tensor_cores,
     word,
@@ -338,7 +340,7 @@ pub struct Gradients<R: Runtime> {
     pub o: Buffer<R>,
     /// `[B * H * T]` fp32: forward's log-sum-exp.
     pub lse: TensorBinding<R>,
-    /// `[B * H * T]` fp32, scratch.
+    /// Scratch of `delta_len` fp32 values.
     pub delta: TensorBinding<R>,
     /// Two of `scratch_len` fp32 values.
     pub scratch: [TensorBinding<R>; 2],
@@ -353,6 +355,10 @@ pub fn attention_backward<R: Runtime>(
     dropout: Option<DropoutScalars>,
     gradients: Gradients<R>,
 ) {
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    if hopper::backward(client, shape, dropout, &gradients) {
+        return;
+    }
     let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
     let Gradients { d_o, o, delta, .. } = &gradients;
     let by = width(&[shape.head_dim]);

@@ -2,6 +2,8 @@
 
 use cubecl::prelude::*;
 
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+use super::hopper;
 use super::{
     Blueprint, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, drop_row, held, place, tensor_cores,
 };
@@ -151,6 +153,10 @@ pub fn attention_forward<R: Runtime>(
     [lse, scratch]: [TensorBinding<R>; 2],
 ) {
     let array = |binding: TensorBinding<R>| binding.into_tensor_arg().into_array_arg();
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    if hopper::forward(client, shape, dropout, &fused, &o, &lse) {
+        return;
+    }
     if let Some(blueprint) =
         tensor_cores::Blueprint::new(client, &shape, dropout.is_some(), Pass::Forward, &[fused.dtype, o.dtype])
     {

@@ -1,12 +1,13 @@
 //! Causal attention without the T x T matrix (Dao, "FlashAttention-2", 2023).
 //!
-//! Two variants: `tensor_cores` where the device has them and the shape suits, and one for every device. There a unit owns
+//! Three variants: `hopper` (wgmma) and `tensor_cores` (mma.sync) where the device has them and the shape suits, and one for
+//! every device. There a unit owns
 //! a few neighbouring rows (queries, or keys for their gradients) and walks over the other side in blocks of 16 or 32. The
 //! scores of a block are in registers; the sums over blocks are in fp32 scratch of N x C elements, read and written once a
 //! block and dimension. Keeping them in registers needs every dimension unrolled: on llvmpipe each load is then several
 //! basic blocks, and compiling D = 128 took minutes. Units share nothing, so there are no barriers.
 //!
-//! In both, every sum has one order and there are no atomics. Forward saves O and the log-sum-exp; backward computes the
+//! In all, every sum has one order and there are no atomics. Forward saves O and the log-sum-exp; backward computes the
 //! probabilities again. Memory is O(T).
 //!
 //! q, k and v are read where the fused projection left them: rows of W elements, q at column 0, k at C, v at 2C.
@@ -14,6 +15,8 @@
 mod backward;
 pub mod decode;
 mod forward;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub(crate) mod hopper;
 mod tensor_cores;
 
 pub use backward::{Gradients, attention_backward};
@@ -32,6 +35,18 @@ use crate::tuning::Choice;
 pub fn scratch_len<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dtypes: &[StorageType]) -> usize {
     let in_registers = tensor_cores::Blueprint::new(client, shape, false, Pass::Forward, dtypes).is_some();
     if in_registers { 0 } else { shape.batch * shape.seq * shape.heads * shape.head_dim }
+}
+
+/// fp32 values that `Gradients::delta` needs, for dtypes as in `scratch_len`.
+pub fn delta_len<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dtypes: &[StorageType]) -> usize {
+    let rows = shape.batch * shape.seq * shape.heads;
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    if hopper::Blueprint::new(client, shape, Pass::Backward, dtypes).is_some() {
+        // The log-sum-exp beside each.
+        return 2 * rows;
+    }
+    let _ = (client, dtypes);
+    rows
 }
 
 /// Far below any score, yet finite: WGSL has no infinities to rely on.

@@ -6,8 +6,9 @@ use cubecl_cuda::CudaRuntime;
 
 use super::ampere_blueprint::Blueprint;
 use super::setting::Setting;
-use super::task::{Kernel, Task};
-use super::{Product, cuda};
+use super::Product;
+use super::task::{Gemm, Kernel};
+use crate::cuda::{Task, cuda};
 
 /// CubeCL's CUDA client, if this is one of a device with cp.async and the mma.sync of 16 k.
 fn capable<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaRuntime>> {
@@ -31,7 +32,7 @@ pub(super) fn launch<R: Runtime>(client: &ComputeClient<R>, setting: Setting<Blu
     let Some(blueprint) = chosen.filter(|blueprint| blueprint.shared_bytes() <= shared) else { return false };
     let tiles = m.div_ceil(blueprint.tile_m) * n.div_ceil(blueprint.tile_n);
     let Ok(tiles @ 0..=0x7fff_ffff) = u32::try_from(tiles) else { return false };
-    let task = Task { kernel: Kernel::Ampere(blueprint), form };
+    let task = Task(Gemm { kernel: Kernel::Ampere(blueprint), form });
     client.launch(Box::new(task), CubeCount::Static(tiles, 1, 1), product.arguments());
     true
 }

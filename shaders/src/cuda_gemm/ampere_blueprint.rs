@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{PATTERN, ROW_BYTES, WIDTH};
+use crate::cuda::{PATTERN, ROW_BYTES, WIDTH};
 
 /// Rows and columns of a warp's part of a tile.
 const PART: usize = 64;

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{PATTERN, ROW_BYTES, WIDTH};
+use crate::cuda::{PATTERN, ROW_BYTES, STAGE_BARRIERS, WARPGROUP, WIDTH};
 
 /// One warpgroup that fetches, two that multiply.
-pub(super) const THREADS: usize = 384;
-/// Two mbarriers of 8 bytes.
-const STAGE_BARRIERS: usize = 16;
+pub(super) const THREADS: usize = 3 * WARPGROUP;
 /// Shared memory that a block of compute capability 9.0 may have.
 const SHARED_BYTES: usize = 227 << 10;
 

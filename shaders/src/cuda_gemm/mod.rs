@@ -8,15 +8,13 @@ mod hopper_blueprint;
 mod setting;
 mod task;
 
-use std::any::Any;
-
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::FloatKind;
 use cubecl::prelude::*;
-use cubecl::server::{Binding, KernelArguments, MetadataBindingInfo};
-use cubecl_cuda::CudaRuntime;
+use cubecl::server::{Binding, KernelArguments};
 
 pub use self::setting::Setting;
 use self::task::Form;
+use crate::cuda::{self, ALIGN, float};
 use crate::device::Buffer;
 
 /// The kernels' choices.
@@ -30,15 +28,6 @@ pub mod available {
     pub use super::ampere::available as ampere;
     pub use super::hopper::available as hopper;
 }
-
-/// Elements and bytes of a permuted row of a tile; also the depth in k of a stage.
-const WIDTH: usize = 64;
-const ROW_BYTES: usize = 128;
-/// Lost where shared memory does not start at a multiple of the permutation's pattern.
-const PATTERN: usize = 1024;
-
-/// Of the addresses and rows that are copied: a vector, and TMA's own.
-const ALIGN: usize = 16;
 
 /// Rows of a 16-bit matrix without gaps.
 pub struct Operand<R: Runtime> {
@@ -58,19 +47,6 @@ pub struct Destination<R: Runtime> {
     pub start: usize,
     /// Add to what is there instead of overwriting it.
     pub accumulate: bool,
-}
-
-/// CubeCL's CUDA client, if this is one.
-fn cuda<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaRuntime>> {
-    (client as &dyn Any).downcast_ref()
-}
-
-/// The elements that the kernels read and write.
-fn float(dtype: StorageType) -> Option<FloatKind> {
-    match dtype {
-        StorageType::Scalar(ElemType::Float(kind @ (FloatKind::F16 | FloatKind::BF16 | FloatKind::F32))) => Some(kind),
-        _ => None,
-    }
 }
 
 impl<R: Runtime> Operand<R> {
@@ -167,8 +143,6 @@ impl Product {
     }
 
     fn arguments(&self) -> KernelArguments {
-        // By value: no part of it is dynamic.
-        let info = MetadataBindingInfo { dynamic_metadata_offset: self.numbers.len(), data: self.numbers.clone() };
-        KernelArguments::new().with_buffers(self.buffers.clone()).with_info(info)
+        cuda::arguments(self.buffers.clone(), self.numbers.clone())
     }
 }

@@ -3,7 +3,7 @@
 use burn_cubecl::CubeRuntime;
 use burn_tensor::{DType, Tensor};
 use trainer_shaders::attention::{
-    DropoutScalars, Gradients, Shape, attention_backward, attention_forward, scratch_len,
+    DropoutScalars, Gradients, Shape, attention_backward, attention_forward, delta_len, scratch_len,
 };
 
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, owned};
@@ -50,8 +50,9 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
 ) -> Tensor<B, 2> {
     let into = owned(into);
     let (d_o, fused, o, lse) = (cube(d_o), cube(fused), cube(attended.o), cube(attended.lse));
-    let delta = empty(&into, [dims.tokens() * dims.heads], DType::F32);
-    let len = scratch_len(&fused.client, &shape(dims), &[fused.dtype, d_o.dtype, into.dtype].map(Into::into));
+    let dtypes = [fused.dtype, d_o.dtype, into.dtype].map(Into::into);
+    let delta = empty(&into, [delta_len(&fused.client, &shape(dims), &dtypes)], DType::F32);
+    let len = scratch_len(&fused.client, &shape(dims), &dtypes);
     let scratch = [(); 2].map(|()| empty(&into, [len], DType::F32));
     let gradients = Gradients {
         d_o: buffer(&d_o),

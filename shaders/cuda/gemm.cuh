@@ -1,14 +1,5 @@
 // What the matrix products have in common: the order in which tiles of the output are worked on, and the way of the
-// sums to memory. Comes after the launcher's parameters.
-
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define NONE 0
-#define F16 1
-#define BF16 2
-#define F32 3
+// sums to memory. Comes after base.cuh.
 
 struct Info {
     u64 m, n, k;
@@ -24,17 +15,6 @@ template <> struct Element<F32> { typedef float type; };
 typedef Element<BIAS>::type Bias;
 typedef Element<OUT>::type Out;
 
-// A row of a swizzled tile is 128 bytes: 64 elements. Tiles whose rows are m (or n) are cut into chunks of that width.
-#define WIDTH 64
-#define ROW_BYTES 128
-#define CHUNK_BYTES (WIDTH * ROW_BYTES)
-// k of one instruction.
-#define STEP 16
-
-__device__ __forceinline__ u32 shared_address(const void* pointer) {
-    return (u32)__cvta_generic_to_shared(pointer);
-}
-
 // Where a cluster's tiles lie. They are numbered so that those in work at a time share rows and columns in the L2.
 struct Place {
     u32 m, n;
@@ -47,19 +27,6 @@ __device__ __forceinline__ Place place(u32 tile, u32 tiles_m, u32 tiles_n) {
     return {(first + within % rows) * CLUSTER * TILE_M, within / rows * TILE_N};
 }
 
-__device__ __forceinline__ float widened(float value, int) {
-    return value;
-}
-
-__device__ __forceinline__ float widened(u16 value, int kind) {
-    float result;
-    if (kind == F16)
-        asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value));
-    else
-        result = __uint_as_float((u32)value << 16);
-    return result;
-}
-
 __device__ __forceinline__ float biased(float sum, const Bias* bias, u32 column, u32 columns) {
     if constexpr (BIAS == NONE)
         return sum;
@@ -67,37 +34,11 @@ __device__ __forceinline__ float biased(float sum, const Bias* bias, u32 column,
         return column < columns ? sum + widened(bias[column], BIAS) : sum;
 }
 
-__device__ __forceinline__ u32 packed(float low, float high) {
-    u32 result;
-    if (OUT == BF16)
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-    else
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-    return result;
-}
-
-// Lane q of four has pair q of four vectors of eight; afterwards it has all of vector q.
-__device__ __forceinline__ void exchange(u32 (&pair)[4], u32 lane) {
-    const bool odd = lane & 1, high = lane & 2;
-#pragma unroll
-    for (int at = 0; at < 4; at += 2) {
-        const u32 other = __shfl_xor_sync(0xffffffff, odd ? pair[at] : pair[at + 1], 1);
-        pair[at] = odd ? other : pair[at];
-        pair[at + 1] = odd ? pair[at + 1] : other;
-    }
-#pragma unroll
-    for (int at = 0; at < 2; ++at) {
-        const u32 other = __shfl_xor_sync(0xffffffff, high ? pair[at] : pair[at + 2], 2);
-        pair[at] = high ? other : pair[at];
-        pair[at + 2] = high ? pair[at + 2] : other;
-    }
-}
-
 __device__ __forceinline__ void put(Out* to, float value) {
     if constexpr (OUT == F32)
         *to = ACCUMULATE ? *to + value : value;
     else
-        *to = (u16)packed(ACCUMULATE ? value + widened(*to, OUT) : value, 0.0f);
+        *to = (u16)packed<OUT>(ACCUMULATE ? value + widened(*to, OUT) : value, 0.0f);
 }
 
 // Writes a warp's 16 rows from `row` on, `columns` columns of each. Lane l has of rows l / 4 and l / 4 + 8 the columns
@@ -118,7 +59,7 @@ __device__ __forceinline__ void store(const float (&sum)[columns / 2], Out* out,
 #pragma unroll
                 for (int half = 0; half < 2; ++half)
                     pairs[half][vector] =
-                        packed(biased(own[2 * half], bias, place, n), biased(own[2 * half + 1], bias, place + 1, n));
+                        packed<OUT>(biased(own[2 * half], bias, place, n), biased(own[2 * half + 1], bias, place + 1, n));
             }
             const u32 place = column + 32 * at + 8 * quad;
 #pragma unroll

@@ -1,0 +1,100 @@
+// dQ = dS K by query, with dS = P . (M . dO V^T - delta) scale, on Hopper: see attention.cuh.
+//
+// M is 0 or what kept probabilities are multiplied with. That and the scale are left to the end: the delta of `stats` is
+// without it already.
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    hopper_attention_dq(const __grid_constant__ CUtensorMap keys, const void*, const u16* fused, const u16* d_o,
+                        const float2* stats, u16* into, const __grid_constant__ Info info) {
+    extern __shared__ __align__(1024) unsigned char pool[];
+    Ring ring(pool, 2 * CHUNK_BYTES, 2 * CHUNK_BYTES);
+    const Place here(info);
+    const u32 seq = (u32)info.seq;
+    // As in forward, the longest begin first.
+    const u32 first = ((u32)info.tiles - 1 - here.tile) * WARPGROUPS * BLOCK;
+    const u32 blocks = min(first + WARPGROUPS * BLOCK, seq) / BLOCK;
+    if (threadIdx.x < WARPGROUP) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 " FETCHING ";");
+        if (threadIdx.x == 0)
+            fetch_all_keys(ring, &keys, here, info, blocks);
+        return;
+    }
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 " MULTIPLYING ";");
+    const u32 warpgroup = uniform(threadIdx.x / WARPGROUP) - 1, warp = threadIdx.x % WARPGROUP / 32;
+    const u32 lane = threadIdx.x % 32, member = lane % 4;
+    const u32 own_first = first + warpgroup * BLOCK, query = own_first + warp * 16 + lane / 4;
+    const u32 own = own_first < seq ? own_first / BLOCK + 1 : 0;
+    if (own > 0) {
+        const u64 token = (u64)here.sequence * seq + query, hidden = info.heads * DIMS;
+        Rows q, g, ds;
+        const u16* from = fused + token * info.width + here.head * DIMS;
+        q.load(from, from + 8 * info.width);
+        from = d_o + token * hidden + here.head * DIMS;
+        g.load(from, from + 8 * hidden);
+        const float2 own_stats[2] = {stats[here.row(info) + query], stats[here.row(info) + query + 8]};
+        float s[32], dp[32], sum[32] = {};
+        const float scale = bits(info.scale) * LOG2E;
+        u32 before = 0, rows = 0;
+        auto begin = [&] {
+            barrier_wait(ring.full(), ring.parity);
+            fence_registers();
+            multiply<0, 0>(s, q, ring.place());
+            multiply<0, 0>(dp, g, ring.place() + CHUNK_BYTES);
+            commit();
+        };
+        // Of the block before.
+        auto add_keys = [&] {
+            multiply<1, 1>(sum, ds, rows);
+            commit();
+        };
+        auto work = [&](u32 block) {
+            Kept kept[2];
+            if (DROPOUT) {
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+                    kept[half] = draw(info, here, query + 8 * half, block * (BLOCK / 16) + member);
+            }
+            wait_for<1>(s);
+            hold(dp);
+            if (block + 1 == own) {
+#pragma unroll
+                for (int at = 0; at < 32; ++at)
+                    if (block * BLOCK + key_of(member, at / 4, at % 2) > query + at / 2 % 2 * 8)
+                        s[at] = MASKED;
+            }
+#pragma unroll
+            for (int at = 0; at < 32; ++at) {
+                const int half = at / 2 % 2, byte = at / 4 % 2 * 2 + at % 2;
+                const float p = power2(s[at] * scale - own_stats[half].x);
+                const float left = DROPOUT ? where(kept[half].word[at / 8], 0x8888 + 0x1111 * byte, p) : p;
+                s[at] = left * dp[at] - p * own_stats[half].y;
+            }
+            wait_for<0>(sum);
+            hold(s);
+            if (block > 0)
+                barrier_arrive(ring.empty(before), lane);
+            narrow(ds, s);
+            before = ring.stage;
+            rows = ring.place();
+            ring.next();
+        };
+        begin();
+        // For the block that there is none before.
+        commit();
+        work(0);
+        for (u32 block = 1; block < own; ++block) {
+            begin();
+            add_keys();
+            work(block);
+        }
+        fence_registers();
+        add_keys();
+        wait_for<0>(sum);
+        barrier_arrive(ring.empty(before), lane);
+        const float factor = bits(info.scale) * bits(info.kept);
+        u16* to = into + token * info.width + here.head * DIMS;
+        store(to, to + 8 * info.width, sum, factor, factor);
+    }
+    for (u32 block = own; block < blocks; ++block)
+        ring.pass();
+}

@@ -1,0 +1,178 @@
+//! Attention on wgmma (shaders/cuda/attention.cuh): compute capability 9.0, fp16 and bf16, heads of 64 elements, sequences
+//! of whole blocks of 64.
+
+mod program;
+
+use cubecl::ir::FloatKind;
+use cubecl::prelude::*;
+use cubecl::server::{Binding, TensorMapBinding};
+use cubecl_cuda::CudaRuntime;
+
+use self::program::{Attention, Kernel};
+use super::{DropoutScalars, Gradients, Pass, Shape};
+use crate::cuda::{ALIGN, Task, WIDTH, arguments, float, hopper, tensor_map};
+use crate::device::Buffer;
+use crate::philox::round_keys;
+use crate::tuning::Choice;
+
+/// Elements of a head, and rows of a block.
+const DIMS: usize = WIDTH;
+const BLOCK: usize = WIDTH;
+/// Queries of a block of the kernel that makes their stats.
+const STATS_ROWS: usize = 32;
+
+/// What is decided before a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blueprint {
+    warpgroups: usize,
+    stages: usize,
+    input: FloatKind,
+}
+
+impl Blueprint {
+    /// `None` where the device or the shape does not suit, or another kernel is chosen. `dtypes` are of all matrices.
+    pub(super) fn new<R: Runtime>(
+        client: &ComputeClient<R>,
+        shape: &Shape,
+        pass: Pass,
+        dtypes: &[StorageType],
+    ) -> Option<Self> {
+        hopper(client)?;
+        let input = float(dtypes[0]).filter(|kind| *kind != FloatKind::F32)?;
+        let Shape { batch, seq, heads, head_dim, width, .. } = *shape;
+        // Places in matrices are signed words, and so are those of two stats a query and head.
+        let few = [batch * seq, width, 2 * batch * heads * seq].iter().all(|size| i32::try_from(*size).is_ok());
+        let suits = dtypes.iter().all(|dtype| *dtype == dtypes[0])
+            && head_dim == DIMS
+            && seq.is_multiple_of(BLOCK)
+            && width.is_multiple_of(ALIGN / 2)
+            && few;
+        // Two numbers choose the kernels in attention/tensor_cores. 3 warpgroups have 160 registers a thread, 2 have 240, and
+        // gradients need more than 160.
+        let (choice, [warpgroups, stages]) = match pass {
+            Pass::Forward => (Choice::AttentionForward, [3, 4]),
+            Pass::Backward => (Choice::AttentionBackward, [2, 4]),
+        };
+        let [warpgroups, stages] = match (choice.three(), choice.two()) {
+            (Some([warpgroups, stages, _]), _) => [warpgroups, stages],
+            (None, Some(_)) => return None,
+            (None, None) => [warpgroups, stages],
+        };
+        suits.then_some(Self { warpgroups, stages, input })
+    }
+}
+
+/// Whether there may be such kernels on the device.
+pub(crate) fn available<R: Runtime>(client: &ComputeClient<R>) -> bool {
+    hopper(client).is_some()
+}
+
+/// A pass of attention about to be launched.
+struct Launch<'a> {
+    client: &'a ComputeClient<CudaRuntime>,
+    blueprint: Blueprint,
+    shape: Shape,
+    dropout: Option<DropoutScalars>,
+}
+
+impl Launch<'_> {
+    fn tokens(&self) -> usize {
+        self.shape.batch * self.shape.seq
+    }
+
+    /// Matrices with rows of `width` elements, fetched 64 rows at a time.
+    fn rows(&self, buffer: &Binding, dtype: StorageType, width: usize) -> TensorMapBinding {
+        tensor_map(buffer.clone(), dtype, &[(self.tokens(), width, BLOCK), (width, 1, WIDTH)])
+    }
+
+    /// The fused projection as keys and values are fetched of it (`fetch_keys`). With dropout row 16 t + 2 p + e of a block
+    /// comes as 8 p + 2 t + e.
+    fn keys(&self, fused: &Binding, dtype: StorageType) -> TensorMapBinding {
+        let width = self.shape.width;
+        if self.dropout.is_none() {
+            return self.rows(fused, dtype, width);
+        }
+        let (blocks, p, t, e) = (self.tokens() / BLOCK, (8, 2 * width, 8), (4, 16 * width, 4), (2, width, 2));
+        tensor_map(fused.clone(), dtype, &[(blocks, BLOCK * width, 1), p, t, e, (width, 1, WIDTH)])
+    }
+
+    /// `tiles` of a head, one block of the grid each.
+    fn start(&self, kernel: Kernel, maps: Vec<TensorMapBinding>, buffers: Vec<Binding>) {
+        let Self { client, blueprint: Blueprint { warpgroups, stages, input }, shape, dropout } = self;
+        let Shape { batch, seq, heads, width, scale, .. } = *shape;
+        let task = Task(Attention { kernel, warpgroups: *warpgroups, stages: *stages, input: *input, dropout: dropout.is_some() });
+        let (tiles, blocks) = match kernel {
+            Kernel::Stats => (batch * seq * heads, (batch * seq * heads).div_ceil(STATS_ROWS)),
+            _ => {
+                let tiles = seq.div_ceil(warpgroups * BLOCK);
+                (tiles, tiles * heads * batch)
+            }
+        };
+        let none = DropoutScalars { key: [0; 2], first_sequence: 0, place: 0, threshold: 0, scale: 1.0 };
+        let DropoutScalars { key, first_sequence, place, threshold, scale: kept } = dropout.unwrap_or(none);
+        let mut numbers = [tiles, seq, heads, width].map(|size| size as u64).to_vec();
+        numbers.extend([scale.to_bits(), kept.to_bits(), first_sequence, place, threshold].map(u64::from));
+        numbers.extend(round_keys(key).map(|[first, second]| u64::from(second) << 32 | u64::from(first)));
+        let arguments = arguments(buffers, numbers).with_tensor_maps(maps);
+        client.launch(Box::new(task), CubeCount::Static(blocks as u32, 1, 1), arguments);
+    }
+}
+
+/// Whether vectors of the buffer are aligned.
+fn aligned(binding: &Binding) -> bool {
+    binding.offset_start.unwrap_or(0).is_multiple_of(ALIGN as u64)
+}
+
+/// Launches `attention_forward`, where everything suits.
+pub(super) fn forward<R: Runtime>(
+    client: &ComputeClient<R>,
+    shape: Shape,
+    dropout: Option<DropoutScalars>,
+    fused: &Buffer<R>,
+    o: &Buffer<R>,
+    lse: &TensorBinding<R>,
+) -> bool {
+    let blueprint = Blueprint::new(client, &shape, Pass::Forward, &[fused.dtype, o.dtype]);
+    let (Some(client), Some(blueprint)) = (hopper(client), blueprint) else { return false };
+    let [fused_binding, o, lse] = [&fused.binding, &o.binding, lse].map(|binding| binding.handle.clone());
+    if ![&fused_binding, &o].into_iter().all(aligned) {
+        return false;
+    }
+    let launch = Launch { client, blueprint, shape, dropout };
+    let maps = vec![launch.keys(&fused_binding, fused.dtype)];
+    // What maps are of once more as buffers: CubeCL waits for other streams only of those.
+    launch.start(Kernel::Forward, maps, vec![fused_binding, o, lse]);
+    true
+}
+
+/// Launches `attention_backward`, where everything suits.
+pub(super) fn backward<R: Runtime>(
+    client: &ComputeClient<R>,
+    shape: Shape,
+    dropout: Option<DropoutScalars>,
+    gradients: &Gradients<R>,
+) -> bool {
+    let Gradients { d_o, fused, o, lse, delta: stats, into, .. } = gradients;
+    let dtypes = [fused.dtype, d_o.dtype, into.dtype, o.dtype];
+    let blueprint = Blueprint::new(client, &shape, Pass::Backward, &dtypes);
+    let (Some(client), Some(blueprint)) = (hopper(client), blueprint) else { return false };
+    let bindings = [&d_o.binding, &fused.binding, &o.binding, lse, stats, &into.binding];
+    let bindings = bindings.map(|binding| binding.handle.clone());
+    if !bindings.iter().all(aligned) {
+        return false;
+    }
+    let [d_o_binding, fused_binding, o, lse, stats, into] = bindings;
+    let launch = Launch { client, blueprint, shape, dropout };
+    launch.start(Kernel::Stats, Vec::new(), vec![d_o_binding.clone(), o, lse, stats.clone()]);
+    let dq = [&fused_binding, &d_o_binding, &stats, &into].map(Binding::clone).to_vec();
+    launch.start(Kernel::Dq, vec![launch.keys(&fused_binding, fused.dtype)], dq);
+    let fp32 = f32::as_type_native_unchecked().storage_type();
+    let all_stats = 2 * launch.tokens() * shape.heads;
+    let maps = vec![
+        launch.rows(&fused_binding, fused.dtype, shape.width),
+        launch.rows(&d_o_binding, d_o.dtype, shape.heads * DIMS),
+        tensor_map(stats.clone(), fp32, &[(all_stats, 1, 2 * BLOCK)]),
+    ];
+    launch.start(Kernel::DkDv, maps, vec![fused_binding, d_o_binding, stats, into]);
+    true
+}
