@@ -165,30 +165,40 @@ fn self_test(
         let is = |line: &&str| fs::read_to_string(ptx.join(format!("{}.ptx", &line[..4]))).unwrap().contains(entry);
         launches.lines().filter(is).count()
     };
-    Some(Launches { ampere: of(".entry ampere_gemm("), hopper: of(".entry hopper_gemm(") })
+    Some(Launches {
+        ampere: of(".entry ampere_gemm("),
+        hopper: of(".entry hopper_gemm("),
+        attention: of(".entry attention_"),
+    })
 }
 
 #[derive(Debug)]
 struct Launches {
     ampere: usize,
     hopper: usize,
+    attention: usize,
 }
+
+/// Forward, and three of backward, of the self-test's two shapes for them, in two dtypes, with and without dropout.
+const ATTENTION: usize = 32;
 
 /// As a user has it who sets nothing.
 const AUTO: (&str, &str) = ("TRAINER_WGMMA", "auto");
 
 #[test]
 fn self_test_on_sm_80() {
-    if let Some(launches) = self_test("80", None, AUTO, 718) {
+    if let Some(launches) = self_test("80", None, AUTO, 898) {
         assert!(launches.hopper == 0 && launches.ampere >= 20, "{launches:?}");
+        assert!(launches.attention >= ATTENTION, "{launches:?}");
     }
 }
 
 /// What multiplies, and so chooses by capability.
 #[test]
 fn products_of_the_self_test_on_sm_90() {
-    if let Some(launches) = self_test("90", Some("linear,products,loss,attention"), AUTO, 395) {
+    if let Some(launches) = self_test("90", Some("linear,products,loss,attention"), AUTO, 575) {
         assert!(launches.hopper >= 20 && launches.ampere == 0, "{launches:?}");
+        assert_eq!(launches.attention, ATTENTION, "{launches:?}");
     }
 }
 
@@ -222,11 +232,15 @@ fn other_tiles_on_sm_80() {
 /// Every choice of `trainer sweep` that the options leave, executed and held against the CPU: a wrong or broken one would
 /// cost a lent GPU's time. 96 tokens are an odd number of stages of every kernel whose stages are 32 long.
 fn sweep(capability: &str, options: &str) -> Vec<String> {
+    sweep_of("--preset demo --seq 96", capability, options)
+}
+
+fn sweep_of(sizes: &str, capability: &str, options: &str) -> Vec<String> {
     let Some((dir, wheels)) = prepared() else { return Vec::new() };
-    let sizes = "--preset demo --seq 96 --micro-batch 1 --precision fp16 --dropout 0.1 --repeats 1 --seed 7 --json";
+    let fixed = "--micro-batch 1 --precision fp16 --dropout 0.1 --repeats 1 --seed 7 --json";
     let output = program(dir.path(), &wheels, capability)
         .env("CUDA_EMULATOR_EXECUTE", "1")
-        .args(format!("sweep {sizes} --matmul-tflops 1 --memory-gbs 1 {options}").split(' '))
+        .args(format!("sweep {sizes} {fixed} --matmul-tflops 1 --memory-gbs 1 {options}").split(' '))
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -269,6 +283,23 @@ fn every_choice_on_sm_80_gives_the_right_results() {
         ("attention.backward=4x32", true),
     ] {
         assert_eq!(timed.iter().any(|timed| timed == name), there, "{name}: {timed:?}");
+    }
+}
+
+/// Heads of 64 and whole blocks of 64 tokens, three of them: more than the fewest stages.
+#[test]
+fn every_attention_gives_the_right_results() {
+    for (capability, names) in [
+        ("80", ["forward=1x3x16", "forward=3x3x16", "forward=4x1", "backward=2x4x16", "backward=4x64"]),
+        ("90", ["forward=3x4x64", "forward=2x3x64", "forward=1x3x16", "backward=2x2x64", "backward=2x3x16"]),
+    ] {
+        let timed = sweep_of("--preset laptop --seq 192", capability, "--only attention");
+        if timed.is_empty() {
+            return;
+        }
+        for name in names {
+            assert!(timed.iter().any(|timed| *timed == format!("attention.{name}")), "{name}: {timed:?}");
+        }
     }
 }
 
@@ -338,9 +369,12 @@ fn every_kernel_of_a_phi_1_step_compiles() {
         let ptx = compile(dir.path(), &wheels, capability, &step);
         let kernels = assemble(&ptx, &wheels, architecture);
         assert!(!kernels.is_empty());
+        let variants = |kernel: &str| kernels.iter().filter(|compiled| compiled.entry == kernel).count();
         for (kernel, of) in [("ampere_gemm", "80"), ("hopper_gemm", "90")] {
-            let variants = kernels.iter().filter(|compiled| compiled.entry == kernel).count();
-            assert_eq!(variants > 0, capability == of, "{architecture}: {variants} variants of {kernel}");
+            assert_eq!(variants(kernel) > 0, capability == of, "{architecture}: {} of {kernel}", variants(kernel));
+        }
+        for kernel in ["attention_forward", "attention_stats", "attention_dq", "attention_dk_dv"] {
+            assert_eq!(variants(kernel), 1, "{architecture}: {kernel}");
         }
         println!("{architecture}: launches, registers, spilled bytes, static shared bytes, kernel");
         for kernel in &kernels {

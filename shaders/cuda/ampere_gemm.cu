@@ -10,7 +10,7 @@
 //   STAGES, GROUP_M  slices in shared memory; rows of tiles that are worked on together
 //   A_MN, B_MN, IN, OUT, BIAS, ACCUMULATE, WIDE   as in hopper_gemm.cu
 //
-// The order of the tiles and the way to memory are in gemm.cuh.
+// The instructions are in mma.cuh, the order of the tiles and the way to memory in gemm.cuh.
 
 #define PART 64
 #define WARPS_N (TILE_N / PART)
@@ -20,11 +20,6 @@
 #define STEPS (WIDTH / STEP)
 #define A_BYTES (TILE_M * ROW_BYTES)
 #define STAGE_BYTES (A_BYTES + TILE_N * ROW_BYTES)
-
-// `size` is 16, or 0 for zeros: nothing is read then.
-__device__ __forceinline__ void copy_vector(u32 to, const u16* from, u32 size) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(size) : "memory");
-}
 
 // An operand's rows of this thread: of m (or n) from `first` on, or with `mn` of k, in chunks of 64 m (or n).
 template <int mn, int rows> struct Copies {
@@ -58,42 +53,6 @@ template <int mn, int rows> struct Copies {
         }
     }
 };
-
-// Four matrices of 8 x 8, `trans`posed or not: each lane names a row.
-template <int trans> __device__ __forceinline__ void load(u32 (&to)[4], u32 address) {
-    if constexpr (trans)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                     : "r"(address)
-                     : "memory");
-    else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                     : "r"(address)
-                     : "memory");
-}
-
-// This lane's row of four matrices two by two, of which the second lies 8 rows below (`down`) or 8 columns beside the
-// first.
-__device__ __forceinline__ u32 own_row(bool down) {
-    const u32 lane = threadIdx.x % 32, second = lane / 8 % 2, later = lane / 16;
-    const u32 row = lane % 8 + 8 * (down ? second : later);
-    return row * ROW_BYTES + (((down ? later : second) ^ row % 8) << 4);
-}
-
-// 16 m (or n) from 16 `at` on of 16 k from 16 `step` on. Rows are 2048 bytes further, columns two vectors, whose place
-// is permuted by bits that neither changes.
-template <int mn> __device__ __forceinline__ u32 place_of(u32 part, int at, int step) {
-    return mn ? (part + step * STEP * ROW_BYTES) ^ (at << 5) : (part + at * STEP * ROW_BYTES) ^ (step << 5);
-}
-
-// sum = a b^T + sum; 16 x 8 x 16.
-__device__ __forceinline__ void multiply(float* sum, const u32 (&a)[4], u32 b_low, u32 b_high) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." IN "." IN ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     ampere_gemm(const u16* a, const u16* b, const Bias* bias, Out* out, const __grid_constant__ Info info) {
@@ -163,8 +122,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
                 for (int j = 0; j < PART / STEP; ++j) {
                     const u32(&vector)[4] = right[step % 2][j];
-                    multiply(&sum[i][8 * j], left[step % 2][i], vector[0], vector[1]);
-                    multiply(&sum[i][8 * j + 4], left[step % 2][i], vector[2], vector[3]);
+                    mma(&sum[i][8 * j], left[step % 2][i], vector[0], vector[1]);
+                    mma(&sum[i][8 * j + 4], left[step % 2][i], vector[2], vector[3]);
                 }
             }
         }

@@ -16,6 +16,8 @@ typedef unsigned long long u64;
 #define CHUNK_BYTES (WIDTH * ROW_BYTES)
 // k of one instruction.
 #define STEP 16
+// Threads of four warps, which share a product of 64 rows.
+#define WARPGROUP 128
 
 __device__ __forceinline__ u32 shared_address(const void* pointer) {
     return (u32)__cvta_generic_to_shared(pointer);

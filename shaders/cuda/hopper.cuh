@@ -3,8 +3,6 @@
 // Sources: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions" (descriptors, layouts, fragments), "mbarrier",
 // "cp.async.bulk.tensor", "barrier.cluster". No headers: NVRTC has none of its own.
 
-#define WARPGROUP 128
-
 struct alignas(64) CUtensorMap {
     u64 opaque[16];
 };

@@ -29,7 +29,7 @@ pub enum Choice {
     /// Rows x columns of a unit x units of a cube (gemm.rs).
     Gemm,
     /// On tensor cores. Two numbers: planes of a cube x fragments of 16 queries a plane (attention/tensor_cores). Three:
-    /// warpgroups x stages x rows of a stage (attention/hopper).
+    /// warpgroups x stages x rows of an instruction, 64 of wgmma and 16 of mma.sync (attention/cuda).
     AttentionForward,
     /// On tensor cores. Two numbers: planes of a cube x queries that are staged at a time. Three: as in forward.
     AttentionBackward,
@@ -93,15 +93,20 @@ impl fmt::Display for Value {
     }
 }
 
-/// Whether attention may run on wgmma.
+/// Values of attention's choices for the kernels in CUDA C++.
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-fn has_wgmma<R: Runtime>(client: &ComputeClient<R>) -> bool {
-    crate::attention::hopper::available(client)
+fn in_cuda<R: Runtime>(choice: Choice, client: &ComputeClient<R>) -> &'static [&'static [usize]] {
+    use crate::attention::{Pass, cuda};
+    match choice {
+        Choice::AttentionForward => cuda::values(client, Pass::Forward),
+        Choice::AttentionBackward => cuda::values(client, Pass::Backward),
+        _ => &[],
+    }
 }
 
 #[cfg(not(all(feature = "cuda", not(target_os = "macos"))))]
-fn has_wgmma<R: Runtime>(_: &ComputeClient<R>) -> bool {
-    false
+fn in_cuda<R: Runtime>(_: Choice, _: &ComputeClient<R>) -> &'static [&'static [usize]] {
+    &[]
 }
 
 static SET: [AtomicU64; Choice::ALL.len()] = [const { AtomicU64::new(0) }; Choice::ALL.len()];
@@ -195,28 +200,8 @@ impl Choice {
                 Some(2),
             ),
             // Planes x fragments of 16 queries are staged in the 128 rows of one block, those of backward in half of one.
-            Self::AttentionForward if has_wgmma(client) => (
-                &[
-                    &[3, 3, 64],
-                    &[3, 4, 64],
-                    &[3, 6, 64],
-                    &[2, 3, 64],
-                    &[2, 4, 64],
-                    &[2, 6, 64],
-                    &[2, 1],
-                    &[2, 2],
-                    &[4, 1],
-                    &[4, 2],
-                    &[8, 1],
-                ],
-                None,
-            ),
             Self::AttentionForward if fragments => (&[&[2, 1], &[2, 2], &[4, 1], &[4, 2], &[8, 1]], None),
             // A query's call of Philox is a lane's, 32 at a time, and its log-sum-exp a unit's.
-            Self::AttentionBackward if has_wgmma(client) => (
-                &[&[2, 2, 64], &[2, 3, 64], &[2, 4, 64], &[2, 6, 64], &[2, 32], &[2, 64], &[4, 32], &[4, 64]],
-                None,
-            ),
             Self::AttentionBackward if fragments => (&[&[2, 32], &[2, 64], &[4, 32], &[4, 64]], None),
             Self::AttentionForward | Self::AttentionBackward => (&[], None),
             Self::AttentionForwardUnits if narrow => (&[&[2, 16, 8], &[4, 16, 8], &[4, 32, 8], &[8, 16, 8]], None),
@@ -239,7 +224,8 @@ impl Choice {
             let count = units.map_or(1, |at| numbers[at]);
             count <= most && (narrow || units.is_none() || count >= 32)
         };
-        candidates.iter().filter(|numbers| fits(numbers)).filter_map(|numbers| Value::new(numbers)).collect()
+        let candidates = candidates.iter().filter(|numbers| fits(numbers));
+        in_cuda(self, client).iter().chain(candidates).filter_map(|numbers| Value::new(numbers)).collect()
     }
 }
 

@@ -7,7 +7,7 @@
 use cubecl::prelude::*;
 
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-use super::hopper;
+use super::cuda;
 use super::{
     Blueprint, DRAWN, DropoutScalars, KernelDropout, Pass, Shape, Sizes, add_dot, drop_row, held, place, tensor_cores,
     word,
@@ -356,7 +356,7 @@ pub fn attention_backward<R: Runtime>(
     gradients: Gradients<R>,
 ) {
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-    if hopper::backward(client, shape, dropout, &gradients) {
+    if cuda::backward(client, shape, dropout, &gradients) {
         return;
     }
     let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-use super::hopper;
+use super::cuda;
 use super::{
     Blueprint, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, drop_row, held, place, tensor_cores,
 };
@@ -154,7 +154,7 @@ pub fn attention_forward<R: Runtime>(
 ) {
     let array = |binding: TensorBinding<R>| binding.into_tensor_arg().into_array_arg();
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-    if hopper::forward(client, shape, dropout, &fused, &o, &lse) {
+    if cuda::forward(client, shape, dropout, &fused, &o, &lse) {
         return;
     }
     if let Some(blueprint) =

@@ -1,7 +1,7 @@
 //! Causal attention without the T x T matrix (Dao, "FlashAttention-2", 2023).
 //!
-//! Three variants: `hopper` (wgmma) and `tensor_cores` (mma.sync) where the device has them and the shape suits, and one for
-//! every device. There a unit owns
+//! Three variants: `cuda` (in CUDA C++) and `tensor_cores` where the device has them and the shape suits, and one for every
+//! device. There a unit owns
 //! a few neighbouring rows (queries, or keys for their gradients) and walks over the other side in blocks of 16 or 32. The
 //! scores of a block are in registers; the sums over blocks are in fp32 scratch of N x C elements, read and written once a
 //! block and dimension. Keeping them in registers needs every dimension unrolled: on llvmpipe each load is then several
@@ -13,10 +13,10 @@
 //! q, k and v are read where the fused projection left them: rows of W elements, q at column 0, k at C, v at 2C.
 
 mod backward;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub(crate) mod cuda;
 pub mod decode;
 mod forward;
-#[cfg(all(feature = "cuda", not(target_os = "macos")))]
-pub(crate) mod hopper;
 mod tensor_cores;
 
 pub use backward::{Gradients, attention_backward};
@@ -41,7 +41,7 @@ pub fn scratch_len<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dtypes:
 pub fn delta_len<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, dtypes: &[StorageType]) -> usize {
     let rows = shape.batch * shape.seq * shape.heads;
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-    if hopper::Blueprint::new(client, shape, Pass::Backward, dtypes).is_some() {
+    if cuda::Blueprint::new(client, shape, Pass::Backward, dtypes).is_some() {
         // The log-sum-exp beside each.
         return 2 * rows;
     }

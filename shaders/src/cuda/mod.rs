@@ -17,6 +17,7 @@ pub(crate) use self::task::{Program, Task, Text, kind, suffix};
 /// What several kernels consist of: shaders/cuda/.
 pub(crate) const BASE: &str = include_str!("../../cuda/base.cuh");
 pub(crate) const HOPPER: &str = include_str!("../../cuda/hopper.cuh");
+pub(crate) const MMA: &str = include_str!("../../cuda/mma.cuh");
 
 /// Elements and bytes of a permuted row of a tile.
 pub(crate) const WIDTH: usize = 64;
@@ -31,7 +32,7 @@ pub(crate) const STAGE_BARRIERS: usize = 16;
 pub(crate) const WARPGROUP: usize = 128;
 
 /// CubeCL's CUDA client, if this is one.
-pub(crate) fn cuda<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaRuntime>> {
+fn cuda<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaRuntime>> {
     (client as &dyn Any).downcast_ref()
 }
 
@@ -41,6 +42,11 @@ pub(crate) fn hopper<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeCl
     let tma = &client.properties().features.tma;
     let hopper = tma.contains(Tma::Base) && !tma.contains(Tma::Im2colWide);
     cuda(client).filter(|_| hopper)
+}
+
+/// CubeCL's CUDA client, if this is one of a device with cp.async and the mma.sync of 16 k.
+pub(crate) fn ampere<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaRuntime>> {
+    cuda(client).filter(|client| client.properties().features.copy_async)
 }
 
 /// The elements that the kernels read and write.

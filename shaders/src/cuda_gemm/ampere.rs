@@ -2,28 +2,22 @@
 //! (shaders/cuda/ampere_gemm.cu).
 
 use cubecl::prelude::*;
-use cubecl_cuda::CudaRuntime;
 
+use super::Product;
 use super::ampere_blueprint::Blueprint;
 use super::setting::Setting;
-use super::Product;
 use super::task::{Gemm, Kernel};
-use crate::cuda::{Task, cuda};
-
-/// CubeCL's CUDA client, if this is one of a device with cp.async and the mma.sync of 16 k.
-fn capable<R: Runtime>(client: &ComputeClient<R>) -> Option<&ComputeClient<CudaRuntime>> {
-    cuda(client).filter(|client| client.properties().features.copy_async)
-}
+use crate::cuda::{Task, ampere};
 
 /// Whether the kernel runs on this device.
 pub fn available<R: Runtime>(client: &ComputeClient<R>) -> bool {
-    capable(client).is_some()
+    ampere(client).is_some()
 }
 
 /// Launches the product, where the device and the setting take it: not where the blueprint needs more shared memory than
 /// there is, nor a grid more blocks than it may have.
 pub(super) fn launch<R: Runtime>(client: &ComputeClient<R>, setting: Setting<Blueprint>, product: &Product) -> bool {
-    let Some(client) = capable(client) else { return false };
+    let Some(client) = ampere(client) else { return false };
     let Product { m, n, form, .. } = *product;
     let hardware = &client.properties().hardware;
     let multiprocessors = hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;

@@ -4,17 +4,12 @@ use cubecl::ir::FloatKind;
 
 use super::ampere_blueprint::Blueprint as Ampere;
 use super::hopper_blueprint::{Blueprint as Hopper, THREADS};
-use crate::cuda::{BASE, HOPPER, Program, Text, kind, suffix};
+use crate::cuda::{BASE, HOPPER, MMA, Program, Text, kind, suffix};
 
 const COMMON: &str = include_str!("../../cuda/gemm.cuh");
-static AMPERE_GEMM: Text = Text::new(&[BASE, COMMON, include_str!("../../cuda/ampere_gemm.cu")]);
-static HOPPER_GEMM: Text = Text::new(&[
-    BASE,
-    COMMON,
-    HOPPER,
-    include_str!("../../cuda/wgmma.cuh"),
-    include_str!("../../cuda/hopper_gemm.cu"),
-]);
+static AMPERE_GEMM: Text = Text::new(&[BASE, COMMON, MMA, include_str!("../../cuda/ampere_gemm.cu")]);
+static HOPPER_GEMM: Text =
+    Text::new(&[BASE, COMMON, HOPPER, include_str!("../../cuda/wgmma.cuh"), include_str!("../../cuda/hopper_gemm.cu")]);
 
 /// What a product asks of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

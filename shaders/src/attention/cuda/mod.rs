@@ -1,5 +1,5 @@
-//! Attention on wgmma (shaders/cuda/attention.cuh): compute capability 9.0, fp16 and bf16, heads of 64 elements, sequences
-//! of whole blocks of 64.
+//! Attention in CUDA C++ (shaders/cuda/attention.cuh): compute capability 8.0 and later, fp16 and bf16, heads of 64
+//! elements, sequences of whole blocks of 64.
 
 mod program;
 
@@ -8,9 +8,9 @@ use cubecl::prelude::*;
 use cubecl::server::{Binding, TensorMapBinding};
 use cubecl_cuda::CudaRuntime;
 
-use self::program::{Attention, Kernel};
+use self::program::{Attention, Instructions, Kernel};
 use super::{DropoutScalars, Gradients, Pass, Shape};
-use crate::cuda::{ALIGN, Task, WIDTH, arguments, float, hopper, tensor_map};
+use crate::cuda::{ALIGN, Task, WIDTH, ampere, arguments, float, hopper, tensor_map};
 use crate::device::Buffer;
 use crate::philox::round_keys;
 use crate::tuning::Choice;
@@ -18,12 +18,16 @@ use crate::tuning::Choice;
 /// Elements of a head, and rows of a block.
 const DIMS: usize = WIDTH;
 const BLOCK: usize = WIDTH;
+/// Rows of a product of wgmma, and of mma.sync.
+const HOPPER_ROWS: usize = 64;
+const AMPERE_ROWS: usize = 16;
 /// Queries of a block of the kernel that makes their stats.
 const STATS_ROWS: usize = 32;
 
 /// What is decided before a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Blueprint {
+    instructions: Instructions,
     warpgroups: usize,
     stages: usize,
     input: FloatKind,
@@ -37,7 +41,7 @@ impl Blueprint {
         pass: Pass,
         dtypes: &[StorageType],
     ) -> Option<Self> {
-        hopper(client)?;
+        ampere(client)?;
         let input = float(dtypes[0]).filter(|kind| *kind != FloatKind::F32)?;
         let Shape { batch, seq, heads, head_dim, width, .. } = *shape;
         // Places in matrices are signed words, and so are those of two stats a query and head.
@@ -47,24 +51,54 @@ impl Blueprint {
             && seq.is_multiple_of(BLOCK)
             && width.is_multiple_of(ALIGN / 2)
             && few;
-        // Two numbers choose the kernels in attention/tensor_cores. 3 warpgroups have 160 registers a thread, 2 have 240, and
-        // gradients need more than 160.
-        let (choice, [warpgroups, stages]) = match pass {
-            Pass::Forward => (Choice::AttentionForward, [3, 4]),
-            Pass::Backward => (Choice::AttentionBackward, [2, 4]),
+        // Two numbers choose the kernels in attention/tensor_cores.
+        let choice = match pass {
+            Pass::Forward => Choice::AttentionForward,
+            Pass::Backward => Choice::AttentionBackward,
         };
-        let [warpgroups, stages] = match (choice.three(), choice.two()) {
-            (Some([warpgroups, stages, _]), _) => [warpgroups, stages],
-            (None, Some(_)) => return None,
-            (None, None) => [warpgroups, stages],
+        let [warpgroups, stages, rows] = match (choice.three(), choice.two(), hopper(client), pass) {
+            (Some(chosen), ..) => chosen,
+            (None, Some(_), ..) => return None,
+            // On Hopper 3 warpgroups have 160 registers a thread, 2 have 240, and gradients need more than 160.
+            (None, None, Some(_), Pass::Forward) => [3, 4, HOPPER_ROWS],
+            (None, None, Some(_), Pass::Backward) => [2, 4, HOPPER_ROWS],
+            // Blocks of the grid that do not wait for each other.
+            (None, None, None, _) => [1, 3, AMPERE_ROWS],
         };
-        suits.then_some(Self { warpgroups, stages, input })
+        let instructions = if rows == HOPPER_ROWS { Instructions::Hopper } else { Instructions::Ampere };
+        suits.then_some(Self { instructions, warpgroups, stages, input })
     }
 }
 
-/// Whether there may be such kernels on the device.
-pub(crate) fn available<R: Runtime>(client: &ComputeClient<R>) -> bool {
-    hopper(client).is_some()
+/// Values of `Choice::AttentionForward` and `AttentionBackward` for these kernels: warpgroups x stages x rows of an instruction.
+pub(crate) fn values<R: Runtime>(client: &ComputeClient<R>, pass: Pass) -> &'static [&'static [usize]] {
+    let (on_hopper, on_ampere): (&[&[usize]], &[&[usize]]) = match pass {
+        Pass::Forward => (
+            &[
+                &[3, 3, 64],
+                &[3, 4, 64],
+                &[3, 6, 64],
+                &[2, 3, 64],
+                &[2, 4, 64],
+                &[2, 6, 64],
+                &[1, 3, 16],
+                &[1, 4, 16],
+                &[2, 3, 16],
+                &[2, 4, 16],
+                &[3, 3, 16],
+            ],
+            &[&[1, 3, 16], &[1, 4, 16], &[2, 3, 16], &[2, 4, 16], &[3, 3, 16]],
+        ),
+        Pass::Backward => (
+            &[&[2, 2, 64], &[2, 3, 64], &[2, 4, 64], &[2, 6, 64], &[1, 3, 16], &[1, 4, 16], &[2, 3, 16], &[2, 4, 16]],
+            &[&[1, 3, 16], &[1, 4, 16], &[2, 3, 16], &[2, 4, 16]],
+        ),
+    };
+    match (hopper(client), ampere(client)) {
+        (Some(_), _) => on_hopper,
+        (None, Some(_)) => on_ampere,
+        (None, None) => &[],
+    }
 }
 
 /// A pass of attention about to be launched.
@@ -98,9 +132,9 @@ impl Launch<'_> {
 
     /// `tiles` of a head, one block of the grid each.
     fn start(&self, kernel: Kernel, maps: Vec<TensorMapBinding>, buffers: Vec<Binding>) {
-        let Self { client, blueprint: Blueprint { warpgroups, stages, input }, shape, dropout } = self;
-        let Shape { batch, seq, heads, width, scale, .. } = *shape;
-        let task = Task(Attention { kernel, warpgroups: *warpgroups, stages: *stages, input: *input, dropout: dropout.is_some() });
+        let Self { client, blueprint: Blueprint { instructions, warpgroups, stages, input }, shape, dropout } = *self;
+        let Shape { batch, seq, heads, width, scale, .. } = shape;
+        let task = Task(Attention { kernel, instructions, warpgroups, stages, input, dropout: dropout.is_some() });
         let (tiles, blocks) = match kernel {
             Kernel::Stats => (batch * seq * heads, (batch * seq * heads).div_ceil(STATS_ROWS)),
             _ => {
@@ -113,6 +147,8 @@ impl Launch<'_> {
         let mut numbers = [tiles, seq, heads, width].map(|size| size as u64).to_vec();
         numbers.extend([scale.to_bits(), kept.to_bits(), first_sequence, place, threshold].map(u64::from));
         numbers.extend(round_keys(key).map(|[first, second]| u64::from(second) << 32 | u64::from(first)));
+        // Without TMA nothing reads through maps.
+        let maps = if instructions == Instructions::Hopper { maps } else { Vec::new() };
         let arguments = arguments(buffers, numbers).with_tensor_maps(maps);
         client.launch(Box::new(task), CubeCount::Static(blocks as u32, 1, 1), arguments);
     }
@@ -133,7 +169,7 @@ pub(super) fn forward<R: Runtime>(
     lse: &TensorBinding<R>,
 ) -> bool {
     let blueprint = Blueprint::new(client, &shape, Pass::Forward, &[fused.dtype, o.dtype]);
-    let (Some(client), Some(blueprint)) = (hopper(client), blueprint) else { return false };
+    let (Some(client), Some(blueprint)) = (ampere(client), blueprint) else { return false };
     let [fused_binding, o, lse] = [&fused.binding, &o.binding, lse].map(|binding| binding.handle.clone());
     if ![&fused_binding, &o].into_iter().all(aligned) {
         return false;
@@ -155,7 +191,7 @@ pub(super) fn backward<R: Runtime>(
     let Gradients { d_o, fused, o, lse, delta: stats, into, .. } = gradients;
     let dtypes = [fused.dtype, d_o.dtype, into.dtype, o.dtype];
     let blueprint = Blueprint::new(client, &shape, Pass::Backward, &dtypes);
-    let (Some(client), Some(blueprint)) = (hopper(client), blueprint) else { return false };
+    let (Some(client), Some(blueprint)) = (ampere(client), blueprint) else { return false };
     let bindings = [&d_o.binding, &fused.binding, &o.binding, lse, stats, &into.binding];
     let bindings = bindings.map(|binding| binding.handle.clone());
     if !bindings.iter().all(aligned) {

@@ -1,23 +1,18 @@
-// O = drop(softmax(Q K^T scale)) V with an online softmax, and the log-sum-exp of each row, on Hopper: see attention.cuh.
+// O = drop(softmax(Q K^T scale)) V with an online softmax, and the log-sum-exp of each row: see attention.cuh.
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    hopper_attention_forward(const __grid_constant__ CUtensorMap keys, const void*, const u16* fused, u16* o, float* lse,
-                             const __grid_constant__ Info info) {
+extern "C" __global__ void BOUNDS(3)
+    attention_forward(MAP(map) const u16* fused, u16* o, float* lse, const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
-    Ring ring(pool, 2 * CHUNK_BYTES, 2 * CHUNK_BYTES);
     const Place here(info);
     const u32 seq = (u32)info.seq;
     // The last queries have the most keys: they begin first, so that short ones fill the end.
     const u32 first = ((u32)info.tiles - 1 - here.tile) * WARPGROUPS * BLOCK;
     const u32 blocks = min(first + WARPGROUPS * BLOCK, seq) / BLOCK;
-    if (threadIdx.x < WARPGROUP) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 " FETCHING ";");
-        if (threadIdx.x == 0)
-            fetch_all_keys(ring, &keys, here, info, blocks);
+    const Keys keys(OF(map), fused, here, info);
+    Ring<Keys> ring(pool, keys, 0, blocks);
+    if (ring.fetches())
         return;
-    }
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 " MULTIPLYING ";");
-    const u32 warpgroup = uniform(threadIdx.x / WARPGROUP) - 1, warp = threadIdx.x % WARPGROUP / 32;
+    const u32 warpgroup = uniform(own_thread() / WARPGROUP), warp = threadIdx.x % WARPGROUP / 32;
     const u32 lane = threadIdx.x % 32, member = lane % 4;
     const u32 own_first = first + warpgroup * BLOCK, query = own_first + warp * 16 + lane / 4;
     // Blocks that its queries see: none where they lie past the end.
@@ -32,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         const float scale = bits(info.scale) * LOG2E;
         u32 before = 0, values = 0;
         auto begin = [&] {
-            barrier_wait(ring.full(), ring.parity);
+            ring.wait();
             fence_registers();
             multiply<0, 0>(s, q, ring.place());
             commit();
@@ -79,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             wait_for<0>(sum);
             hold(s);
             if (block > 0)
-                barrier_arrive(ring.empty(before), lane);
+                ring.free(before);
 #pragma unroll
             for (int at = 0; at < 32; ++at)
                 sum[at] *= shrink[at / 2 % 2];
@@ -105,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         fence_registers();
         add_values();
         wait_for<0>(sum);
-        barrier_arrive(ring.empty(before), lane);
+        ring.free(before);
         float factor[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {

@@ -1,24 +1,12 @@
-// dK = dS^T Q and dV = (P . M)^T dO by key, on Hopper: see attention.cuh, and hopper_attention_dq.cu for dS.
+// dK = dS^T Q and dV = (P . M)^T dO by key: see attention.cuh, and attention_dq.cu for dS.
 //
 // The products are those of the transposed scores, K Q^T, so that P^T and dS^T are left sides as they stand. Row g of a
 // warp's fragments is its key 2g, row g + 8 the key after: a lane's keys then share a word of their call of Philox. Eight
 // lanes need each query's call: the warp's lanes make them, two each, and pass them on through shared memory.
 
-// Of each query of a block: what hopper_attention_stats makes. A stage is a multiple of the swizzle's pattern.
-#define STATS_PLACE (2 * CHUNK_BYTES)
-#define STATS_BYTES (BLOCK * 8)
-#define STAGE_BYTES (STATS_PLACE + ATOM_BYTES)
 // Words of a warp's calls: word w of its queries' at w * APART. Eight more than the queries keep a quad's words in banks
 // of their own.
 #define APART (BLOCK + 8)
-
-// 64 queries' stats from `first` on.
-__device__ __forceinline__ void fetch_stats(u32 to, const CUtensorMap* map, u32 barrier, u32 first) {
-    asm volatile(
-        "cp.async.bulk.tensor.1d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2}], [%3];" ::"r"(to),
-        "l"(map), "r"(2 * first), "r"(barrier)
-        : "memory");
-}
 
 // From a lane's scores of product `product` and dO V^T: probabilities that are kept, and dS without its factors.
 template <int product>
@@ -42,54 +30,21 @@ __device__ __forceinline__ void weigh(float (&s)[32], float (&dp)[32], u32 stats
     }
 }
 
-// Keeps a thread's part of rows in shared memory, the threads' parts of a step side by side.
-__device__ __forceinline__ void put_away(uint4* own, const Rows& rows) {
-#pragma unroll
-    for (int at = 0; at < 4; ++at)
-        own[at * WARPGROUPS * WARPGROUP] =
-            make_uint4(rows.step[at][0], rows.step[at][1], rows.step[at][2], rows.step[at][3]);
-}
-
-// At each call anew: they hold registers only while they are multiplied.
-__device__ __forceinline__ Rows taken(u32 own) {
-    Rows rows;
-#pragma unroll
-    for (int at = 0; at < 4; ++at)
-        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(rows.step[at][0]), "=r"(rows.step[at][1]), "=r"(rows.step[at][2]), "=r"(rows.step[at][3])
-                     : "r"(own + at * WARPGROUPS * WARPGROUP * 16)
-                     : "memory");
-    return rows;
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    hopper_attention_dk_dv(const __grid_constant__ CUtensorMap queries, const __grid_constant__ CUtensorMap gradients,
-                           const __grid_constant__ CUtensorMap all_stats, const void*, const void*, const void*,
-                           const u16* fused, const void*, const void*, u16* into, const __grid_constant__ Info info) {
+extern "C" __global__ void BOUNDS(2)
+    attention_dk_dv(MAPS(query_map, gradient_map, stats_map) const u16* fused, const u16* d_o, const float2* stats,
+                    u16* into, const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
     __shared__ u32 calls[DROPOUT ? WARPGROUPS * 4 : 1][4 * APART];
-    __shared__ uint4 keys[2][4][WARPGROUPS * WARPGROUP];
-    Ring ring(pool, STAGE_BYTES, STATS_PLACE + STATS_BYTES);
+    __shared__ uint4 held_rows[HELD_VECTORS];
     const Place here(info);
     const u32 seq = (u32)info.seq, hidden = (u32)info.heads * DIMS;
     // The first keys are seen by the most queries, and begin first as they are. Queries before them see none of them.
     const u32 first = here.tile * WARPGROUPS * BLOCK, end = seq / BLOCK;
-    if (threadIdx.x < WARPGROUP) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 " FETCHING ";");
-        if (threadIdx.x == 0) {
-            const u32 x = here.head * DIMS, row = here.sequence * seq, stats_row = (u32)here.row(info);
-            for (u32 block = first / BLOCK; block < end; ++block) {
-                ring.begin();
-                fetch_rows(ring.place(), &queries, ring.full(), x, row + block * BLOCK);
-                fetch_rows(ring.place() + CHUNK_BYTES, &gradients, ring.full(), x, row + block * BLOCK);
-                fetch_stats(ring.place() + STATS_PLACE, &all_stats, ring.full(), stats_row + block * BLOCK);
-                ring.next();
-            }
-        }
+    const Queries queries(OF(query_map), OF(gradient_map), OF(stats_map), fused, d_o, stats, here, info);
+    Ring<Queries> ring(pool, queries, first / BLOCK, end);
+    if (ring.fetches())
         return;
-    }
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 " MULTIPLYING ";");
-    const u32 warpgroup = uniform(threadIdx.x / WARPGROUP) - 1, warp = threadIdx.x % WARPGROUP / 32;
+    const u32 warpgroup = uniform(own_thread() / WARPGROUP), warp = threadIdx.x % WARPGROUP / 32;
     const u32 lane = threadIdx.x % 32, member = lane % 4, quad = lane / 4;
     const u32 own_first = first + warpgroup * BLOCK, key = own_first + warp * 16 + 2 * quad;
     const u32 own = own_first / BLOCK;
@@ -100,12 +55,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const u64 token = (u64)here.sequence * seq + key;
     Rows p, ds;
     const u16* from = fused + token * info.width + hidden + here.head * DIMS;
+    Held held(held_rows);
     p.load(from, from + info.width);
-    put_away(&keys[0][0][threadIdx.x - WARPGROUP], p);
+    held.put<0>(p);
     from += hidden;
     p.load(from, from + info.width);
-    put_away(&keys[1][0][threadIdx.x - WARPGROUP], p);
-    const u32 own_keys = shared_address(&keys[0][0][threadIdx.x - WARPGROUP]);
+    held.put<1>(p);
     float s[32], dp[32], dk[32] = {}, dv[32] = {};
     const float scale = bits(info.scale) * LOG2E;
     u32* drawn = calls[DROPOUT ? warpgroup * 4 + warp : 0];
@@ -114,8 +69,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const u32 selector[2] = {0x8888 + 0x1111 * (2 * (quad % 2)), 0x9999 + 0x1111 * (2 * (quad % 2))};
     u32 before = 0, rows = 0;
     auto begin = [&] {
-        const Rows k = taken(own_keys), v = taken(own_keys + sizeof keys[0]);
-        barrier_wait(ring.full(), ring.parity);
+        const Rows k = held.taken<0>(), v = held.taken<1>();
+        ring.wait();
         fence_registers();
         multiply<0, 0>(s, k, ring.place());
         multiply<0, 0>(dp, v, ring.place() + CHUNK_BYTES);
@@ -149,22 +104,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 if (key + at / 2 % 2 > block * BLOCK + at / 4 * 8 + 2 * member + at % 2)
                     s[at] = MASKED;
         }
-        const u32 stats = ring.place() + STATS_PLACE + 16 * member;
-        weigh<0>(s, dp, stats, words, selector, scale);
-        weigh<1>(s, dp, stats, words, selector, scale);
-        weigh<2>(s, dp, stats, words, selector, scale);
-        weigh<3>(s, dp, stats, words, selector, scale);
-        weigh<4>(s, dp, stats, words, selector, scale);
-        weigh<5>(s, dp, stats, words, selector, scale);
-        weigh<6>(s, dp, stats, words, selector, scale);
-        weigh<7>(s, dp, stats, words, selector, scale);
+        const u32 stats_at = ring.place() + Queries::STATS + 16 * member;
+        weigh<0>(s, dp, stats_at, words, selector, scale);
+        weigh<1>(s, dp, stats_at, words, selector, scale);
+        weigh<2>(s, dp, stats_at, words, selector, scale);
+        weigh<3>(s, dp, stats_at, words, selector, scale);
+        weigh<4>(s, dp, stats_at, words, selector, scale);
+        weigh<5>(s, dp, stats_at, words, selector, scale);
+        weigh<6>(s, dp, stats_at, words, selector, scale);
+        weigh<7>(s, dp, stats_at, words, selector, scale);
         // Its values' gradients are on their way while the rest is narrowed, and the keys' while the next block is weighed:
         // so their registers are free there.
         narrow(p, s);
         wait_for<0>(dk);
         hold(dp);
         if (block > own)
-            barrier_arrive(ring.empty(before), lane);
+            ring.free(before);
         fence_registers();
         multiply<1, 1>(dv, p, ring.place() + CHUNK_BYTES);
         commit();

@@ -1,26 +1,22 @@
-// dQ = dS K by query, with dS = P . (M . dO V^T - delta) scale, on Hopper: see attention.cuh.
+// dQ = dS K by query, with dS = P . (M . dO V^T - delta) scale: see attention.cuh.
 //
 // M is 0 or what kept probabilities are multiplied with. That and the scale are left to the end: the delta of `stats` is
 // without it already.
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    hopper_attention_dq(const __grid_constant__ CUtensorMap keys, const void*, const u16* fused, const u16* d_o,
-                        const float2* stats, u16* into, const __grid_constant__ Info info) {
+extern "C" __global__ void BOUNDS(2)
+    attention_dq(MAP(map) const u16* fused, const u16* d_o, const float2* stats, u16* into,
+                 const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
-    Ring ring(pool, 2 * CHUNK_BYTES, 2 * CHUNK_BYTES);
     const Place here(info);
     const u32 seq = (u32)info.seq;
     // As in forward, the longest begin first.
     const u32 first = ((u32)info.tiles - 1 - here.tile) * WARPGROUPS * BLOCK;
     const u32 blocks = min(first + WARPGROUPS * BLOCK, seq) / BLOCK;
-    if (threadIdx.x < WARPGROUP) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 " FETCHING ";");
-        if (threadIdx.x == 0)
-            fetch_all_keys(ring, &keys, here, info, blocks);
+    const Keys keys(OF(map), fused, here, info);
+    Ring<Keys> ring(pool, keys, 0, blocks);
+    if (ring.fetches())
         return;
-    }
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 " MULTIPLYING ";");
-    const u32 warpgroup = uniform(threadIdx.x / WARPGROUP) - 1, warp = threadIdx.x % WARPGROUP / 32;
+    const u32 warpgroup = uniform(own_thread() / WARPGROUP), warp = threadIdx.x % WARPGROUP / 32;
     const u32 lane = threadIdx.x % 32, member = lane % 4;
     const u32 own_first = first + warpgroup * BLOCK, query = own_first + warp * 16 + lane / 4;
     const u32 own = own_first < seq ? own_first / BLOCK + 1 : 0;
@@ -36,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         const float scale = bits(info.scale) * LOG2E;
         u32 before = 0, rows = 0;
         auto begin = [&] {
-            barrier_wait(ring.full(), ring.parity);
+            ring.wait();
             fence_registers();
             multiply<0, 0>(s, q, ring.place());
             multiply<0, 0>(dp, g, ring.place() + CHUNK_BYTES);
@@ -72,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             wait_for<0>(sum);
             hold(s);
             if (block > 0)
-                barrier_arrive(ring.empty(before), lane);
+                ring.free(before);
             narrow(ds, s);
             before = ring.stage;
             rows = ring.place();
@@ -90,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         fence_registers();
         add_keys();
         wait_for<0>(sum);
-        barrier_arrive(ring.empty(before), lane);
+        ring.free(before);
         const float factor = bits(info.scale) * bits(info.kept);
         u16* to = into + token * info.width + here.head * DIMS;
         store(to, to + 8 * info.width, sum, factor, factor);

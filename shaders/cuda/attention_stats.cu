@@ -1,9 +1,8 @@
-// What attention's gradients need of each query, on Hopper: its log-sum-exp in base 2, and delta = rowsum(dO . O) over what
+// What attention's gradients need of each query: its log-sum-exp in base 2, and delta = rowsum(dO . O) over what
 // kept probabilities are multiplied with. See attention.cuh. Eight lanes share a query of a head.
 
 extern "C" __global__ void __launch_bounds__(256)
-    hopper_attention_stats(const u16* d_o, const u16* o, const float* lse, float2* stats,
-                           const __grid_constant__ Info info) {
+    attention_stats(const u16* d_o, const u16* o, const float* lse, float2* stats, const __grid_constant__ Info info) {
     const u32 at = blockIdx.x * 32 + threadIdx.x / 8, part = threadIdx.x % 8;
     const u32 heads = (u32)info.heads, seq = (u32)info.seq, rows = (u32)info.tiles;
     // Of tokens, then heads, as they lie in memory; lanes past the end take the last again.

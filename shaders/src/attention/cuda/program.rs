@@ -1,0 +1,107 @@
+//! The kernels' texts, and what stands before them.
+
+use cubecl::ir::FloatKind;
+
+use crate::cuda::{
+    BASE, HOPPER, MMA, PATTERN, Program, ROW_BYTES, STAGE_BARRIERS, Text, WARPGROUP, WIDTH, kind, suffix,
+};
+
+const COMMON: &str = include_str!("../../../cuda/attention.cuh");
+const ON_HOPPER: &str = include_str!("../../../cuda/hopper_attention.cuh");
+const ON_AMPERE: &str = include_str!("../../../cuda/ampere_attention.cuh");
+const FORWARD: &str = include_str!("../../../cuda/attention_forward.cu");
+const STATS: &str = include_str!("../../../cuda/attention_stats.cu");
+const DQ: &str = include_str!("../../../cuda/attention_dq.cu");
+const DK_DV: &str = include_str!("../../../cuda/attention_dk_dv.cu");
+
+/// In the order of `Kernel`.
+static HOPPER_TEXTS: [Text; 4] = [
+    Text::new(&[BASE, COMMON, HOPPER, ON_HOPPER, FORWARD]),
+    Text::new(&[BASE, COMMON, HOPPER, ON_HOPPER, STATS]),
+    Text::new(&[BASE, COMMON, HOPPER, ON_HOPPER, DQ]),
+    Text::new(&[BASE, COMMON, HOPPER, ON_HOPPER, DK_DV]),
+];
+static AMPERE_TEXTS: [Text; 4] = [
+    Text::new(&[BASE, COMMON, MMA, ON_AMPERE, FORWARD]),
+    Text::new(&[BASE, COMMON, MMA, ON_AMPERE, STATS]),
+    Text::new(&[BASE, COMMON, MMA, ON_AMPERE, DQ]),
+    Text::new(&[BASE, COMMON, MMA, ON_AMPERE, DK_DV]),
+];
+
+/// What multiplies and copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Instructions {
+    /// wgmma and TMA: compute capability 9.0.
+    Hopper,
+    /// mma.sync and cp.async: 8.0 and later.
+    Ampere,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kernel {
+    Forward,
+    /// What gradients need of each query.
+    Stats,
+    Dq,
+    DkDv,
+}
+
+/// What is decided when a kernel is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Attention {
+    pub kernel: Kernel,
+    pub instructions: Instructions,
+    /// That multiply.
+    pub warpgroups: usize,
+    /// Blocks of the other side in shared memory or on their way there.
+    pub stages: usize,
+    /// F16 or BF16.
+    pub input: FloatKind,
+    pub dropout: bool,
+}
+
+impl Program for Attention {
+    fn entry(&self) -> &'static str {
+        match self.kernel {
+            Kernel::Forward => "attention_forward",
+            Kernel::Stats => "attention_stats",
+            Kernel::Dq => "attention_dq",
+            Kernel::DkDv => "attention_dk_dv",
+        }
+    }
+
+    fn threads(&self) -> usize {
+        match self.kernel {
+            Kernel::Stats => 2 * WARPGROUP,
+            // One more fetches there.
+            _ if self.instructions == Instructions::Hopper => (self.warpgroups + 1) * WARPGROUP,
+            _ => self.warpgroups * WARPGROUP,
+        }
+    }
+
+    fn shared_bytes(&self) -> usize {
+        // Two matrices of 64 rows; of queries also their stats, in a pattern of its own.
+        let stage = 2 * WIDTH * ROW_BYTES + if self.kernel == Kernel::DkDv { PATTERN } else { 0 };
+        match self.kernel {
+            Kernel::Stats => 0,
+            _ => self.stages * (stage + STAGE_BARRIERS) + PATTERN,
+        }
+    }
+
+    fn text(&self) -> &'static Text {
+        let texts = match self.instructions {
+            Instructions::Hopper => &HOPPER_TEXTS,
+            Instructions::Ampere => &AMPERE_TEXTS,
+        };
+        &texts[self.kernel as usize]
+    }
+
+    fn parameters(&self) -> String {
+        let Self { warpgroups, stages, input, dropout, .. } = *self;
+        let (suffix, kind, dropout) = (suffix(input), kind(input), u8::from(dropout));
+        format!(
+            "#define CLUSTER 1\n#define WARPGROUPS {warpgroups}\n#define STAGES {stages}\n#define IN \"{suffix}\"\n\
+             #define IN_KIND {kind}\n#define DROPOUT {dropout}\n"
+        )
+    }
+}
