@@ -179,8 +179,8 @@ struct Launches {
     attention: usize,
 }
 
-/// Forward, and three of backward, of the self-test's two shapes for them, in two dtypes, with and without dropout.
-const ATTENTION: usize = 32;
+/// Forward, and three of backward, of the self-test's two shapes for them, in two dtypes, with and without dropout, and once with much of it.
+const ATTENTION: usize = 40;
 
 /// As a user has it who sets nothing.
 const AUTO: (&str, &str) = ("TRAINER_WGMMA", "auto");

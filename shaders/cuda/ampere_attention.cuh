@@ -75,7 +75,7 @@ __device__ __forceinline__ void fetch_rows(u32 to, const u16* from, u64 width, R
 #pragma unroll
     for (u32 first = 0; first < BLOCK; first += THREADS / 8) {
         const u32 row = first + threadIdx.x / 8;
-        if (THREADS / 8 <= BLOCK || row < BLOCK)
+        if (BLOCK % (THREADS / 8) == 0 || row < BLOCK)
             copy_vector(to + row * ROW_BYTES + ((vector ^ row % 8) << 4), from + row_of(row) * width + 8 * vector, 16);
     }
 }
