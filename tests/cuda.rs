@@ -374,7 +374,7 @@ fn every_kernel_of_a_phi_1_step_compiles() {
             assert_eq!(variants(kernel) > 0, capability == of, "{architecture}: {} of {kernel}", variants(kernel));
         }
         for kernel in ["attention_forward", "attention_stats", "attention_dq", "attention_dk_dv"] {
-            assert_eq!(variants(kernel), 1, "{architecture}: {kernel}");
+            assert!(variants(kernel) > 0, "{architecture}: {kernel}");
         }
         println!("{architecture}: launches, registers, spilled bytes, static shared bytes, kernel");
         for kernel in &kernels {
