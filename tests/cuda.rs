@@ -187,7 +187,7 @@ const AUTO: (&str, &str) = ("TRAINER_WGMMA", "auto");
 
 #[test]
 fn self_test_on_sm_80() {
-    if let Some(launches) = self_test("80", None, AUTO, 898) {
+    if let Some(launches) = self_test("80", None, AUTO, 952) {
         assert!(launches.hopper == 0 && launches.ampere >= 20, "{launches:?}");
         assert!(launches.attention >= ATTENTION, "{launches:?}");
     }
@@ -196,7 +196,7 @@ fn self_test_on_sm_80() {
 /// What multiplies, and so chooses by capability.
 #[test]
 fn products_of_the_self_test_on_sm_90() {
-    if let Some(launches) = self_test("90", Some("linear,products,loss,attention"), AUTO, 575) {
+    if let Some(launches) = self_test("90", Some("linear,products,loss,attention"), AUTO, 629) {
         assert!(launches.hopper >= 20 && launches.ampere == 0, "{launches:?}");
         assert_eq!(launches.attention, ATTENTION, "{launches:?}");
     }

@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use crate::device::{Class, cubes};
+use crate::device::{Buffer, Class, cubes};
+use crate::elementwise::width;
 use crate::tuning::Choice;
 
 /// What is decided when the kernel is compiled.
@@ -10,25 +11,39 @@ use crate::tuning::Choice;
 pub struct Blueprint {
     /// Units that share a row.
     pub units: usize,
-    /// Replace the logits by their gradient.
-    pub gradient: bool,
+    /// Logits that a unit reads at a time.
+    pub width: usize,
+    pub gradient: Place,
 }
 
-/// A row a cube. Each unit keeps a running maximum and a sum of exponentials relative to it over every `units`-th logit;
-/// then all units combine all pairs in the same order, so that the result is the same in each and from run to run.
-/// loss = lse - x[target]; d logits = scale (softmax(x) - onehot(target)).
-#[cube(launch_unchecked)]
-fn cross_entropy_kernel(
-    logits: &mut Array<f32>,
+/// Where the logits' gradient goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    Nowhere,
+    /// In place of the logits.
+    Logits,
+    Apart,
+}
+
+/// A row a cube. Each unit keeps a running maximum and a sum of exponentials relative to it over every `units`-th vector of
+/// logits; then all units combine all pairs in the same order, so that the result is the same in each and from run to run.
+/// loss = lse - x[target]; d logits = scale (softmax(x) - onehot(target)). `vocab` is in vectors.
+#[cube(launch_unchecked, fast_math = FastMath::ReducedPrecision | FastMath::NotNaN | FastMath::NotInf)]
+#[allow(clippy::too_many_arguments)]
+fn cross_entropy_kernel<G: Float, N: Size>(
+    logits: &mut Array<Vector<f32, N>>,
     targets: &Array<i32>,
     losses: &mut Array<f32>,
+    gradients: &mut Array<Vector<G, N>>,
     rows: usize,
     vocab: usize,
     first_row: usize,
     scale: f32,
     #[comptime] blueprint: Blueprint,
+    #[define(G)] _dtype: StorageType,
 ) {
     let units = comptime!(blueprint.units);
+    let width = comptime!(blueprint.width);
     let row = CUBE_POS;
     if row >= rows {
         terminate!();
@@ -36,15 +51,28 @@ fn cross_entropy_kernel(
     let start = row * vocab;
     let unit = UNIT_POS as usize;
     let target = targets[first_row + row] as usize;
-    let target_logit = logits[start + target];
+    let target_logits = logits[start + target / width];
+    let mut target_logit = target_logits[0];
+    #[unroll]
+    for e in 1..width {
+        target_logit = select(target % width == e, target_logits[e], target_logit);
+    }
 
     let mut high = f32::new(-1.0e30);
     let mut sum = 0.0f32;
     let mut column = unit;
     while column < vocab {
         let x = logits[start + column];
-        let higher = max(high, x);
-        sum = sum * f32::exp(high - higher) + f32::exp(x - higher);
+        let mut higher = high;
+        #[unroll]
+        for e in 0..width {
+            higher = max(higher, x[e]);
+        }
+        sum *= f32::exp(high - higher);
+        #[unroll]
+        for e in 0..width {
+            sum += f32::exp(x[e] - higher);
+        }
         high = higher;
         column += units;
     }
@@ -66,12 +94,20 @@ fn cross_entropy_kernel(
     if unit == 0 {
         losses[first_row + row] = lse - target_logit;
     }
-    if comptime!(blueprint.gradient) {
+    if comptime!(blueprint.gradient != Place::Nowhere) {
         let mut column = unit;
         while column < vocab {
-            let p = f32::exp(logits[start + column] - lse);
-            let one = select(column == target, 1.0f32, 0.0f32);
-            logits[start + column] = scale * (p - one);
+            let mut gradient = logits[start + column];
+            #[unroll]
+            for e in 0..width {
+                let one = select(column * width + e == target, 1.0f32, 0.0f32);
+                gradient[e] = scale * (f32::exp(gradient[e] - lse) - one);
+            }
+            if comptime!(blueprint.gradient == Place::Apart) {
+                gradients[start + column] = Vector::cast_from(gradient);
+            } else {
+                logits[start + column] = gradient;
+            }
             column += units;
         }
     }
@@ -118,33 +154,42 @@ pub struct Rows {
     pub vocab: usize,
 }
 
-/// Writes each row's cross entropy (nats) to `losses`; with `gradient`, replaces `logits` `[count, vocab]` fp32 by
-/// `gradient` x the gradient of the sum of losses. `targets` are i32 below `vocab`.
+/// Writes each row's cross entropy (nats) to `losses`, and `scale` x the gradient of the sum of losses with respect to the
+/// `logits` `[count, vocab]` fp32 to where `place` says: `Apart` is into `gradients` `[count, vocab]`, which is any other
+/// buffer elsewhere. `targets` are i32 below `vocab`.
+#[allow(clippy::too_many_arguments)]
 pub fn cross_entropy<R: Runtime>(
     client: &ComputeClient<R>,
     rows: Rows,
     logits: TensorBinding<R>,
     targets: TensorBinding<R>,
     losses: TensorBinding<R>,
-    gradient: Option<f32>,
+    gradients: Buffer<R>,
+    place: Place,
+    scale: f32,
 ) {
     let Rows { first, count, vocab } = rows;
-    let blueprint = Blueprint { units: units(client), gradient: gradient.is_some() };
+    let width = width(&[vocab]);
+    let blueprint = Blueprint { units: units(client), width, gradient: place };
     let array = |binding: TensorBinding<R>| binding.into_tensor_arg().into_array_arg();
+    let dtype = gradients.dtype;
     // SAFETY: cubes past the last row end at once, columns stay below `vocab`.
     unsafe {
         cross_entropy_kernel::launch_unchecked(
             client,
             cubes(client, count),
             CubeDim::new_1d(blueprint.units as u32),
+            width,
             array(logits),
             array(targets),
             array(losses),
+            gradients.arg(),
             count,
-            vocab,
+            vocab / width,
             first,
-            gradient.unwrap_or(0.0),
+            scale,
             blueprint,
+            dtype,
         );
     }
 }

@@ -26,8 +26,21 @@ impl Columns {
     }
 }
 
-/// h = 0.5 u (1 + tanh(sqrt(2/pi) (u + 0.044715 u^3))). Sizes are in vectors.
-#[cube(launch_unchecked)]
+/// (1 + tanh(sqrt(2/pi) (u + 0.044715 u^3))) / 2, as 1 / (1 + exp(-2 ...)): with CUDA's `tanh`, GELU computes for longer than
+/// its bytes take.
+#[cube]
+fn gate<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
+    let one = Vector::<f32, N>::new(1.0f32);
+    let twice = u * (one + u * u * Vector::new(CUBIC)) * Vector::new(-2.0 * INNER);
+    // exp(80) is far from fp32's largest number.
+    one / (one + min(twice, Vector::new(80.0f32)).exp())
+}
+
+/// h = u gate(u). Sizes are in vectors.
+#[cube(
+    launch_unchecked,
+    fast_math = FastMath::ReducedPrecision | FastMath::AllowReciprocal | FastMath::UnsignedZero | FastMath::NotNaN | FastMath::NotInf
+)]
 fn forward_kernel<T: Float, N: Size>(
     fused: &Array<Vector<T, N>>,
     h: &mut Array<Vector<T, N>>,
@@ -40,14 +53,16 @@ fn forward_kernel<T: Float, N: Size>(
     let at = unit_index();
     if at < len {
         let u = Vector::<f32, N>::cast_from(fused[at / cols * row + start + at % cols]);
-        let inner = (u + u * u * u * Vector::new(CUBIC)) * Vector::new(INNER);
-        h[at] = Vector::cast_from(u * (inner.tanh() + Vector::new(1.0f32)) * Vector::new(0.5f32));
+        h[at] = Vector::cast_from(u * gate(u));
     }
 }
 
-/// du = dh (0.5 (1 + t) + 0.5 u (1 - t^2) sqrt(2/pi) (1 + 3 x 0.044715 u^2)), t the forward's tanh. A unit walks down
-/// `chunk` rows of its columns, and so has their sums without another reading.
-#[cube(launch_unchecked)]
+/// du = dh (g + u g (1 - g) 2 sqrt(2/pi) (1 + 3 x 0.044715 u^2)), g the forward's gate. A unit walks down `chunk` rows of its
+/// columns, and so has their sums without another reading.
+#[cube(
+    launch_unchecked,
+    fast_math = FastMath::ReducedPrecision | FastMath::AllowReciprocal | FastMath::UnsignedZero | FastMath::NotNaN | FastMath::NotInf
+)]
 #[allow(clippy::too_many_arguments)]
 fn backward_kernel<T: Float, N: Size>(
     dh: &Array<Vector<T, N>>,
@@ -64,7 +79,6 @@ fn backward_kernel<T: Float, N: Size>(
     let at = unit_index();
     if at < cols * rows.div_ceil(chunk) {
         let one = Vector::<f32, N>::new(1.0f32);
-        let half = Vector::<f32, N>::new(0.5f32);
         let column = at % cols;
         let first = at / cols * chunk;
         let end = select(first + chunk < rows, first + chunk, rows);
@@ -72,9 +86,9 @@ fn backward_kernel<T: Float, N: Size>(
         for own in first..end {
             let place = own * row + start + column;
             let u = Vector::<f32, N>::cast_from(fused[place]);
-            let tanh = ((u + u * u * u * Vector::new(CUBIC)) * Vector::new(INNER)).tanh();
-            let inner = (one + u * u * Vector::new(3.0 * CUBIC)) * Vector::new(INNER);
-            let slope = (one + tanh) * half + u * (one - tanh * tanh) * inner * half;
+            let gate = gate(u);
+            let inner = (one + u * u * Vector::new(3.0 * CUBIC)) * Vector::new(2.0 * INNER);
+            let slope = gate + u * gate * (one - gate) * inner;
             let du = Vector::<f32, N>::cast_from(dh[own * cols + column]) * slope;
             into[place] = Vector::cast_from(du);
             sum += du;

@@ -6,7 +6,7 @@
 use cubecl::prelude::*;
 
 use crate::device::{Buffer, Class, cubes};
-use crate::elementwise::{array, spread, sum_units, unit_index};
+use crate::elementwise::{array, spread, sum_units, unit_index, width};
 use crate::tuning::Choice;
 
 /// What is decided when the kernel is compiled.
@@ -23,7 +23,8 @@ impl Blueprint {
     pub fn of<R: Runtime>(client: &ComputeClient<R>, cols: usize) -> Self {
         let [units, rows] = Choice::NormUnits.two().unwrap_or(match Class::of(client) {
             Class::Narrow => [1, 8],
-            Class::Wide => [cols.next_power_of_two().clamp(32, 256), 1],
+            // A row of 2048 is four vectors a unit: fewer, and adding up among units takes longer than the row.
+            Class::Wide => [(cols / width(&[cols])).next_power_of_two().clamp(32, 128), 1],
         });
         Self { units, rows }
     }
@@ -51,48 +52,63 @@ fn place(rows: usize, #[comptime] blueprint: Blueprint) -> Place {
     Place { row: select(idle, rows - 1, row), idle, unit: unit % units }
 }
 
+/// Sum of a vector's elements.
+#[cube]
+fn across<N: Size>(vector: Vector<f32, N>, #[comptime] width: usize) -> f32 {
+    let mut sum = vector[0];
+    #[unroll]
+    for e in 1..width {
+        sum += vector[e];
+    }
+    sum
+}
+
+/// `cols` in vectors of `width`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn forward_kernel<W: Float, T: Float>(
-    x: &Array<f32>,
-    gamma: &Array<W>,
-    beta: &Array<W>,
-    y: &mut Array<T>,
+fn forward_kernel<W: Float, T: Float, N: Size>(
+    x: &Array<Vector<f32, N>>,
+    gamma: &Array<Vector<W, N>>,
+    beta: &Array<Vector<W, N>>,
+    y: &mut Array<Vector<T, N>>,
     mean_out: &mut Array<f32>,
     rstd_out: &mut Array<f32>,
     rows: usize,
     cols: usize,
     eps: f32,
     #[comptime] blueprint: Blueprint,
+    #[comptime] width: usize,
     #[define(W, T)] _dtypes: [StorageType; 2],
 ) {
     let units = comptime!(blueprint.units);
     let place = place(rows, blueprint);
     let start = place.row * cols;
+    let count = f32::cast_from(cols * width);
 
-    let mut sum = 0.0f32;
+    let mut sum = Vector::<f32, N>::new(0.0f32);
     let mut column = place.unit;
     while column < cols {
         sum += x[start + column];
         column += units;
     }
-    let mean = sum_units(sum, units) / f32::cast_from(cols);
+    let mean = sum_units(across(sum, width), units) / count;
 
-    let mut squares = 0.0f32;
+    let mut squares = Vector::<f32, N>::new(0.0f32);
     let mut column = place.unit;
     while column < cols {
-        let centred = x[start + column] - mean;
+        let centred = x[start + column] - Vector::new(mean);
         squares += centred * centred;
         column += units;
     }
-    let variance = sum_units(squares, units) / f32::cast_from(cols);
+    let variance = sum_units(across(squares, width), units) / count;
     let rstd = 1.0f32 / (variance + eps).sqrt();
 
     if !place.idle {
         let mut column = place.unit;
         while column < cols {
-            let xhat = (x[start + column] - mean) * rstd;
-            y[start + column] = T::cast_from(xhat * f32::cast_from(gamma[column]) + f32::cast_from(beta[column]));
+            let xhat = (x[start + column] - Vector::new(mean)) * Vector::new(rstd);
+            let scaled = xhat * Vector::cast_from(gamma[column]) + Vector::cast_from(beta[column]);
+            y[start + column] = Vector::cast_from(scaled);
             column += units;
         }
         if place.unit == 0 {
@@ -102,44 +118,46 @@ fn forward_kernel<W: Float, T: Float>(
     }
 }
 
-/// With xhat = (x - mean) rstd and g = dy gamma: dx (+)= rstd (g - mean(g) - xhat mean(g xhat)).
+/// With xhat = (x - mean) rstd and g = dy gamma: dx (+)= rstd (g - mean(g) - xhat mean(g xhat)). `cols` in vectors of `width`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn input_gradient_kernel<T: Float, W: Float>(
-    dy: &Array<T>,
-    x: &Array<f32>,
+fn input_gradient_kernel<T: Float, W: Float, N: Size>(
+    dy: &Array<Vector<T, N>>,
+    x: &Array<Vector<f32, N>>,
     mean: &Array<f32>,
     rstd: &Array<f32>,
-    gamma: &Array<W>,
-    dx: &mut Array<f32>,
+    gamma: &Array<Vector<W, N>>,
+    dx: &mut Array<Vector<f32, N>>,
     rows: usize,
     cols: usize,
     #[comptime] accumulate: bool,
     #[comptime] blueprint: Blueprint,
+    #[comptime] width: usize,
     #[define(T, W)] _dtypes: [StorageType; 2],
 ) {
     let units = comptime!(blueprint.units);
     let place = place(rows, blueprint);
     let start = place.row * cols;
-    let mean = mean[place.row];
-    let rstd = rstd[place.row];
+    let mean = Vector::new(mean[place.row]);
+    let rstd = Vector::new(rstd[place.row]);
+    let count = f32::cast_from(cols * width);
 
-    let mut sum = 0.0f32;
-    let mut along = 0.0f32;
+    let mut sum = Vector::<f32, N>::new(0.0f32);
+    let mut along = Vector::<f32, N>::new(0.0f32);
     let mut column = place.unit;
     while column < cols {
-        let g = f32::cast_from(dy[start + column]) * f32::cast_from(gamma[column]);
+        let g = Vector::<f32, N>::cast_from(dy[start + column]) * Vector::cast_from(gamma[column]);
         sum += g;
         along += g * ((x[start + column] - mean) * rstd);
         column += units;
     }
-    let sum = sum_units(sum, units) / f32::cast_from(cols);
-    let along = sum_units(along, units) / f32::cast_from(cols);
+    let sum = Vector::new(sum_units(across(sum, width), units) / count);
+    let along = Vector::new(sum_units(across(along, width), units) / count);
 
     if !place.idle {
         let mut column = place.unit;
         while column < cols {
-            let g = f32::cast_from(dy[start + column]) * f32::cast_from(gamma[column]);
+            let g = Vector::<f32, N>::cast_from(dy[start + column]) * Vector::cast_from(gamma[column]);
             let xhat = (x[start + column] - mean) * rstd;
             let value = (g - sum - xhat * along) * rstd;
             if comptime!(accumulate) {
@@ -235,13 +253,14 @@ pub fn forward<R: Runtime>(
     y: Buffer<R>,
     statistics: Statistics<R>,
 ) {
-    let dtypes = [gamma.dtype, y.dtype];
+    let (width, dtypes) = (width(&[cols]), [gamma.dtype, y.dtype]);
     // SAFETY: a unit's row is clamped to the last one, its column compared with their number.
     unsafe {
         forward_kernel::launch_unchecked(
             client,
             cubes(client, rows.div_ceil(blueprint.rows)),
             blueprint.dim(),
+            width,
             array(x),
             gamma.arg(),
             beta.arg(),
@@ -249,9 +268,10 @@ pub fn forward<R: Runtime>(
             array(statistics.mean),
             array(statistics.rstd),
             rows,
-            cols,
+            cols / width,
             eps,
             blueprint,
+            width,
             dtypes,
         );
     }
@@ -270,13 +290,14 @@ pub fn input_gradient<R: Runtime>(
     dx: TensorBinding<R>,
     accumulate: bool,
 ) {
-    let dtypes = [dy.dtype, gamma.dtype];
+    let (width, dtypes) = (width(&[cols]), [dy.dtype, gamma.dtype]);
     // SAFETY: as in `forward`.
     unsafe {
         input_gradient_kernel::launch_unchecked(
             client,
             cubes(client, rows.div_ceil(blueprint.rows)),
             blueprint.dim(),
+            width,
             dy.arg(),
             array(x),
             array(statistics.mean),
@@ -284,9 +305,10 @@ pub fn input_gradient<R: Runtime>(
             gamma.arg(),
             array(dx),
             rows,
-            cols,
+            cols / width,
             accumulate,
             blueprint,
+            width,
             dtypes,
         );
     }

@@ -168,17 +168,16 @@ pub fn step_kernels(architecture: &Architecture, shape: &StepShape) -> Vec<Kerne
         kernels.bytes("embedding dropout", passes, n * c * 8);
     }
 
-    // A chunk of the tokens at a time: logits in fp32, read for their sum and for their gradient, which is written in place and
-    // then in the compute dtype for the two products.
+    // A chunk of the tokens at a time: logits in fp32, read for their sum and for their gradient, which is written in the compute
+    // dtype for the two products.
     let head = format!("head and loss {c}x{v}");
     let chunk = loss_chunk_tokens(n, architecture.vocab);
     for (tokens, calls) in [(chunk, n / chunk.max(1) * passes), (n % chunk.max(1), passes)] {
         if tokens == 0 {
             continue;
         }
-        let narrowed = if s < 4 { 4 + s } else { 0 };
         kernels.product(&head, calls, [tokens, c, v], s * (tokens * c + v * c) + 4 * tokens * v);
-        kernels.bytes(&head, calls, tokens * v * (12 + narrowed));
+        kernels.bytes(&head, calls, tokens * v * (8 + s));
         kernels.product(&head, calls, [tokens, c, v], s * tokens * (v + c) + 8 * v * c);
         kernels.product(&head, calls, [tokens, c, v], s * (tokens * (v + c) + v * c));
     }

@@ -3,13 +3,13 @@
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use burn_tensor::{DType, Int, Tensor};
-use trainer_shaders::cross_entropy::{Rows, cross_entropy, total};
+use trainer_shaders::cross_entropy::{Place, Rows, cross_entropy, total};
 use trainer_shaders::device::Class;
 
 use super::super::tuning;
 use super::linear::add_gradients;
-use super::matmul::{Out, Part, Side, narrowed, product};
-use super::tensor::{CubeTensors, binding, cube, cube_int, empty, float, modify};
+use super::matmul::{Out, Part, Side, narrows, product};
+use super::tensor::{CubeTensors, binding, buffer, cube, cube_int, empty, float, modify};
 use crate::ops::{LOGITS_BYTES, WeightGrads, device_loss_chunk};
 
 /// Of logits that this device holds at a time.
@@ -50,8 +50,8 @@ impl<R: CubeRuntime> Head<R> {
         Self { weight: cube(weight), bias: cube(bias), targets: cube_int(targets), losses, h }
     }
 
-    /// Calls `work` with the first token and the logits of each chunk, whose losses are already taken; with `scale`, the
-    /// logits have been replaced by the gradient of `scale` x the sum of losses.
+    /// Calls `work` with the first token of each chunk, whose losses are already taken, and its logits; with `scale`, with the
+    /// gradient of `scale` x the sum of losses in their place, in the dtype that products with the weight take.
     fn for_each_chunk(&self, scale: Option<f32>, mut work: impl FnMut(usize, &CubeTensor<R>)) {
         let (tokens, vocab) = (self.h.meta.shape()[0], self.weight.meta.shape()[0]);
         let most = device_loss_chunk(tokens, vocab, logits_bytes(&self.h));
@@ -60,9 +60,20 @@ impl<R: CubeRuntime> Head<R> {
             let logits = empty(&self.h, [count, vocab], DType::F32);
             let (h, weight) = (Part::rows(&self.h, first, count), Part::whole(&self.weight));
             product(h, Side::Rows, weight, Side::Rows, Some(&self.bias), Out::new(&logits));
+            let place = match scale {
+                None => Place::Nowhere,
+                Some(_) if narrows(&self.h.client, self.weight.dtype) => Place::Apart,
+                Some(_) => Place::Logits,
+            };
+            let apart = match place {
+                Place::Apart => empty(&self.h, [count, vocab], self.weight.dtype),
+                _ => empty(&self.h, [4], DType::F32),
+            };
             let [x, targets, losses] = [&logits, &self.targets, &self.losses].map(binding);
-            cross_entropy(&self.h.client, Rows { first, count, vocab }, x, targets, losses, scale);
-            work(first, &logits);
+            let rows = Rows { first, count, vocab };
+            let scale = scale.unwrap_or(0.0);
+            cross_entropy(&self.h.client, rows, x, targets, losses, buffer(&apart), place, scale);
+            work(first, if place == Place::Apart { &apart } else { &logits });
         }
     }
 
@@ -99,10 +110,9 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     modify(grads.flat, |flat| {
         head.for_each_chunk(Some(scale), |first, dlogits| {
             let count = dlogits.meta.shape()[0];
-            let dlogits = narrowed(dlogits, head.weight.dtype);
-            add_gradients(flat, &dlogits, Part::rows(&head.h, first, count), grads.weight, grads.bias);
+            add_gradients(flat, dlogits, Part::rows(&head.h, first, count), grads.weight, grads.bias);
             let (out, weight) = (Out::rows(&dh, first, count), Part::whole(&head.weight));
-            product(Part::whole(&dlogits), Side::Rows, weight, Side::Columns, None, out);
+            product(Part::whole(dlogits), Side::Rows, weight, Side::Columns, None, out);
         });
     });
     (float(head.total()), float(dh))

@@ -1,7 +1,6 @@
 //! Matrix products of burn-cubecl's tensors: which kernel runs on which device.
 
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_tensor::DType;
 use cubecl::Runtime;
@@ -206,13 +205,9 @@ pub fn product<R: CubeRuntime>(
     }
 }
 
-/// What products with operands of `dtype` take of `tensor`, without gaps: cubek would cast it for each of them.
-pub fn narrowed<R: CubeRuntime>(tensor: &CubeTensor<R>, dtype: DType) -> CubeTensor<R> {
-    match Route::of(&tensor.client, dtype, 0) {
-        // burn's cast leaves gaps between rows where the device likes them aligned.
-        Route::Cubek if tensor.dtype != dtype => into_contiguous(burn_cubecl::kernel::cast(tensor.clone(), dtype)),
-        _ => tensor.clone(),
-    }
+/// Whether products with operands of `dtype` take the other operand in that dtype only: cubek would cast fp32 for each of them.
+pub fn narrows<R: CubeRuntime>(client: &ComputeClient<R>, dtype: DType) -> bool {
+    dtype != DType::F32 && Route::of(client, dtype, 0) == Route::Cubek
 }
 
 /// Writes the product, summed in fp32, into the contiguous `out` `[m, n]`.
