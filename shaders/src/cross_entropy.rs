@@ -28,7 +28,7 @@ pub enum Place {
 /// A row a cube. Each unit keeps a running maximum and a sum of exponentials relative to it over every `units`-th vector of
 /// logits; then all units combine all pairs in the same order, so that the result is the same in each and from run to run.
 /// loss = lse - x[target]; d logits = scale (softmax(x) - onehot(target)). `vocab` is in vectors.
-#[cube(launch_unchecked, fast_math = FastMath::ReducedPrecision | FastMath::NotNaN | FastMath::NotInf)]
+#[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn cross_entropy_kernel<G: Float, N: Size>(
     logits: &mut Array<Vector<f32, N>>,

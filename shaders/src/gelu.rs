@@ -27,7 +27,7 @@ impl Columns {
 }
 
 /// (1 + tanh(sqrt(2/pi) (u + 0.044715 u^3))) / 2, as 1 / (1 + exp(-2 ...)): with CUDA's `tanh`, GELU computes for longer than
-/// its bytes take.
+/// its bytes take. A u that is no number comes through by the product with it, whatever the approximation makes of it here.
 #[cube]
 fn gate<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
     let one = Vector::<f32, N>::new(1.0f32);

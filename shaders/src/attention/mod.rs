@@ -56,9 +56,23 @@ pub(crate) const MASKED: f32 = -1.0e30;
 pub(crate) const DRAWN: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pass {
+pub enum Pass {
     Forward,
     Backward,
+}
+
+/// Whether `Choice` names a kernel for this pass that does not take the shape, for dtypes as in `scratch_len`: another one is
+/// launched then.
+pub fn refused<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, pass: Pass, dtypes: &[StorageType]) -> bool {
+    let choice = match pass {
+        Pass::Forward => Choice::AttentionForward,
+        Pass::Backward => Choice::AttentionBackward,
+    };
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    if choice.three().is_some() {
+        return cuda::Blueprint::new(client, shape, pass, dtypes).is_none();
+    }
+    choice.two().is_some() && tensor_cores::Blueprint::new(client, shape, false, pass, dtypes).is_none()
 }
 
 /// What is decided when the kernels are compiled.

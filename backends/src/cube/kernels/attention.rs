@@ -3,9 +3,10 @@
 use burn_cubecl::CubeRuntime;
 use burn_tensor::{DType, Tensor};
 use trainer_shaders::attention::{
-    DropoutScalars, Gradients, Shape, attention_backward, attention_forward, delta_len, scratch_len,
+    DropoutScalars, Gradients, Pass, Shape, attention_backward, attention_forward, delta_len, refused, scratch_len,
 };
 
+use super::super::tuning;
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, owned};
 use crate::dropout::{Dropout, Site};
 use crate::ops::{Attended, BlockDims};
@@ -33,7 +34,11 @@ pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     let fused = cube(fused);
     let o = empty(&fused, [dims.tokens(), dims.hidden()], fused.dtype);
     let lse = empty(&fused, [dims.tokens() * dims.heads], DType::F32);
-    let len = scratch_len(&fused.client, &shape(dims), &[fused.dtype, o.dtype].map(Into::into));
+    let dtypes = [fused.dtype, o.dtype].map(Into::into);
+    if refused(&fused.client, &shape(dims), Pass::Forward, &dtypes) {
+        tuning::refuse();
+    }
+    let len = scratch_len(&fused.client, &shape(dims), &dtypes);
     let scratch = empty(&fused, [len], DType::F32);
     let saved = [&lse, &scratch].map(binding);
     attention_forward(&fused.client, shape(dims), dropout.map(scalars), buffer(&fused), buffer(&o), saved);
@@ -51,6 +56,9 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     let into = owned(into);
     let (d_o, fused, o, lse) = (cube(d_o), cube(fused), cube(attended.o), cube(attended.lse));
     let dtypes = [fused.dtype, d_o.dtype, into.dtype].map(Into::into);
+    if refused(&fused.client, &shape(dims), Pass::Backward, &dtypes) {
+        tuning::refuse();
+    }
     let delta = empty(&into, [delta_len(&fused.client, &shape(dims), &dtypes)], DType::F32);
     let len = scratch_len(&fused.client, &shape(dims), &dtypes);
     let scratch = [(); 2].map(|()| empty(&into, [len], DType::F32));
