@@ -172,24 +172,31 @@ impl Watched {
         // By the file system's clock, which the ranks share.
         let now = read(self.rank.rank).map_or_else(SystemTime::now, |own| own.written);
         let others = (0..self.rank.size).filter(|rank| *rank != self.rank.rank);
+        // A rank that is behind gives signs all the same where it is stuck, or where what was sent to it got lost.
+        let mut all_alive = true;
         let late: Vec<String> = others
             .filter_map(|rank| {
-                let Some(sign) = read(rank) else { return Some(format!("rank {rank} has given no sign of life")) };
-                let silent = now.duration_since(sign.written).unwrap_or_default();
-                let missing = sign.entered < state.entered || silent > self.rank.timeout / 2 + 2 * self.period();
-                missing.then(|| {
+                let Some(sign) = read(rank) else {
+                    all_alive = false;
+                    return Some(format!("rank {rank} has given no sign of life"));
+                };
+                let age = now.duration_since(sign.written).unwrap_or_default();
+                let silent = age > self.rank.timeout / 2 + 2 * self.period();
+                all_alive &= !silent;
+                (silent || sign.entered < state.entered).then(|| {
                     format!(
                         "rank {rank} ({}) has not arrived: last sign of life {:.1} s ago, in collective {}",
                         sign.place,
-                        silent.as_secs_f64(),
+                        age.as_secs_f64(),
                         sign.entered
                     )
                 })
             })
             .collect();
-        match late.is_empty() {
-            true => "every rank says that it is here, so the network between them may be down".into(),
-            false => late.join("; "),
+        match (late.is_empty(), all_alive) {
+            (true, _) => "every rank says that it is here, so the network between them may be down".into(),
+            (false, true) => format!("{}: stuck, or the network between them may be down", late.join("; ")),
+            (false, false) => late.join("; "),
         }
     }
 }
