@@ -179,7 +179,8 @@ struct Launches {
     attention: usize,
 }
 
-/// Forward, and three of backward, of the self-test's two shapes for them, in two dtypes, with and without dropout, and once with much of it.
+/// Forward, and three of backward, of the self-test's two shapes for them, in two dtypes, with and without dropout, and of one
+/// with much of it.
 const ATTENTION: usize = 40;
 
 /// As a user has it who sets nothing.
