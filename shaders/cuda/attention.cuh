@@ -72,6 +72,29 @@ struct Place {
     }
 };
 
+// The queries of a block of the grid. The last ones have the most keys: they begin first, so that short ones fill the end.
+struct Tile {
+    // Its first query, and how many blocks of keys its queries see.
+    u32 first, blocks;
+
+    __device__ __forceinline__ Tile(const Place& here, const Info& info) {
+        first = ((u32)info.tiles - 1 - here.tile) * WARPGROUPS * BLOCK;
+        blocks = min(first + WARPGROUPS * BLOCK, (u32)info.seq) / BLOCK;
+    }
+};
+
+// A lane's first query (its second is the eighth after it), and how many blocks of keys its warpgroup's see: none where they
+// lie past the end.
+struct Own {
+    u32 query, blocks;
+
+    __device__ __forceinline__ Own(const Tile& tile, const Info& info, u32 thread) {
+        const u32 first = tile.first + uniform(thread / WARPGROUP) * BLOCK;
+        query = first + thread % WARPGROUP / 32 * 16 + thread % 32 / 4;
+        blocks = first < (u32)info.seq ? first / BLOCK + 1 : 0;
+    }
+};
+
 // The key of a block whose score is element e of product p.
 __device__ __forceinline__ u32 key_of(u32 member, int p, int e) {
     return DROPOUT ? 16 * member + 2 * p + e : 8 * p + 2 * member + e;

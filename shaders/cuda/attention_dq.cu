@@ -8,20 +8,15 @@ extern "C" __global__ void BOUNDS(2)
                  const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
     const Place here(info);
-    const u32 seq = (u32)info.seq;
-    // As in forward, the longest begin first.
-    const u32 first = ((u32)info.tiles - 1 - here.tile) * WARPGROUPS * BLOCK;
-    const u32 blocks = min(first + WARPGROUPS * BLOCK, seq) / BLOCK;
+    const Tile tile(here, info);
     const Keys keys(OF(map), fused, here, info);
-    Ring<Keys> ring(pool, keys, 0, blocks);
+    Ring<Keys> ring(pool, keys, 0, tile.blocks);
     if (ring.fetches())
         return;
-    const u32 warpgroup = uniform(own_thread() / WARPGROUP), warp = threadIdx.x % WARPGROUP / 32;
-    const u32 lane = threadIdx.x % 32, member = lane % 4;
-    const u32 own_first = first + warpgroup * BLOCK, query = own_first + warp * 16 + lane / 4;
-    const u32 own = own_first < seq ? own_first / BLOCK + 1 : 0;
-    if (own > 0) {
-        const u64 token = (u64)here.sequence * seq + query, hidden = info.heads * DIMS;
+    const Own own(tile, info, own_thread());
+    const u32 query = own.query, member = threadIdx.x % 4;
+    if (own.blocks > 0) {
+        const u64 token = here.sequence * info.seq + query, hidden = info.heads * DIMS;
         Rows q, g, ds;
         const u16* from = fused + token * info.width + here.head * DIMS;
         q.load(from, from + 8 * info.width);
@@ -52,7 +47,7 @@ extern "C" __global__ void BOUNDS(2)
             }
             wait_for<1>(s);
             hold(dp);
-            if (block + 1 == own) {
+            if (block + 1 == own.blocks) {
 #pragma unroll
                 for (int at = 0; at < 32; ++at)
                     if (block * BLOCK + key_of(member, at / 4, at % 2) > query + at / 2 % 2 * 8)
@@ -78,7 +73,7 @@ extern "C" __global__ void BOUNDS(2)
         // For the block that there is none before.
         commit();
         work(0);
-        for (u32 block = 1; block < own; ++block) {
+        for (u32 block = 1; block < own.blocks; ++block) {
             begin();
             add_keys();
             work(block);
@@ -91,6 +86,6 @@ extern "C" __global__ void BOUNDS(2)
         u16* to = into + token * info.width + here.head * DIMS;
         store(to, to + 8 * info.width, sum, factor, factor);
     }
-    for (u32 block = own; block < blocks; ++block)
+    for (u32 block = own.blocks; block < tile.blocks; ++block)
         ring.pass();
 }

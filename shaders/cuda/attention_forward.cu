@@ -4,21 +4,15 @@ extern "C" __global__ void BOUNDS(3)
     attention_forward(MAP(map) const u16* fused, u16* o, float* lse, const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
     const Place here(info);
-    const u32 seq = (u32)info.seq;
-    // The last queries have the most keys: they begin first, so that short ones fill the end.
-    const u32 first = ((u32)info.tiles - 1 - here.tile) * WARPGROUPS * BLOCK;
-    const u32 blocks = min(first + WARPGROUPS * BLOCK, seq) / BLOCK;
+    const Tile tile(here, info);
     const Keys keys(OF(map), fused, here, info);
-    Ring<Keys> ring(pool, keys, 0, blocks);
+    Ring<Keys> ring(pool, keys, 0, tile.blocks);
     if (ring.fetches())
         return;
-    const u32 warpgroup = uniform(own_thread() / WARPGROUP), warp = threadIdx.x % WARPGROUP / 32;
-    const u32 lane = threadIdx.x % 32, member = lane % 4;
-    const u32 own_first = first + warpgroup * BLOCK, query = own_first + warp * 16 + lane / 4;
-    // Blocks that its queries see: none where they lie past the end.
-    const u32 own = own_first < seq ? own_first / BLOCK + 1 : 0;
-    if (own > 0) {
-        const u64 token = (u64)here.sequence * seq + query;
+    const Own own(tile, info, own_thread());
+    const u32 query = own.query, member = threadIdx.x % 4;
+    if (own.blocks > 0) {
+        const u64 token = here.sequence * info.seq + query;
         Rows q, p;
         const u16* from = fused + token * info.width + here.head * DIMS;
         q.load(from, from + 8 * info.width);
@@ -45,7 +39,7 @@ extern "C" __global__ void BOUNDS(3)
                     kept[half] = draw(info, here, query + 8 * half, block * (BLOCK / 16) + member);
             }
             wait_for<1>(s);
-            if (block + 1 == own) {
+            if (block + 1 == own.blocks) {
 #pragma unroll
                 for (int at = 0; at < 32; ++at)
                     if (block * BLOCK + key_of(member, at / 4, at % 2) > query + at / 2 % 2 * 8)
@@ -92,7 +86,7 @@ extern "C" __global__ void BOUNDS(3)
         // For the block that there is none before.
         commit();
         work(0);
-        for (u32 block = 1; block < own; ++block) {
+        for (u32 block = 1; block < own.blocks; ++block) {
             begin();
             add_values();
             work(block);
@@ -114,6 +108,6 @@ extern "C" __global__ void BOUNDS(3)
         u16* to = o + token * hidden + here.head * DIMS;
         store(to, to + 8 * hidden, sum, factor[0], factor[1]);
     }
-    for (u32 block = own; block < blocks; ++block)
+    for (u32 block = own.blocks; block < tile.blocks; ++block)
         ring.pass();
 }
