@@ -125,8 +125,8 @@ fn bench_by_part(backend: &str, dir: &Path) {
     assert_eq!(product["calls"], 4.0);
     let rate = 4.0 * f64::from(2 * 96 * 64 * 448) / (product["ms"].as_f64().unwrap() * 1e6);
     assert!((product["gflops"].as_f64().unwrap() / rate - 1.0).abs() < 1e-9, "{product}");
-    assert_eq!(part("layer norm backward")["calls"], 6.0);
-    assert!(part("layer norm backward")["gflops"].is_null());
+    assert_eq!(part("residual and norm backward")["calls"], 4.0);
+    assert!(part("residual and norm backward")["gflops"].is_null());
     // Parts are what the trace has, and nothing else.
     let traced: u64 =
         spans.iter().filter(|span| span.name == "attention forward").map(|span| span.end - span.start).sum();

@@ -101,6 +101,41 @@ pub struct Normed<B: Backend> {
     pub rstd: Tensor<B, 1>,
 }
 
+/// A layer norm's weights, `[C]` each, and what is added to the variance.
+pub struct NormWeights<B: Backend> {
+    pub gamma: Tensor<B, 1>,
+    pub beta: Tensor<B, 1>,
+    pub eps: f32,
+}
+
+/// What a layer norm's backward needs besides the gradient of its output.
+pub struct NormInputs<B: Backend> {
+    /// The norm's input, fp32 `[N, C]`.
+    pub x: Tensor<B, 2>,
+    /// `[N]` fp32, as in [`Normed`].
+    pub mean: Tensor<B, 1>,
+    pub rstd: Tensor<B, 1>,
+    /// `[C]` in the compute dtype.
+    pub gamma: Tensor<B, 1>,
+}
+
+/// The gradients of the two branches of a residual sum.
+pub struct BranchGrads<B: Backend> {
+    /// `[N, C]` each, in the compute dtype.
+    pub attention: Tensor<B, 2>,
+    pub mlp: Tensor<B, 2>,
+    /// `[S, C]` each, any float dtype: S rows that add up to the gradients of the branches' biases, for `bias_grad`.
+    pub attention_sums: Tensor<B, 2>,
+    pub mlp_sums: Tensor<B, 2>,
+}
+
+impl<B: Backend> BranchGrads<B> {
+    /// Of gradients whose own rows are the biases'.
+    pub fn new((attention, mlp): (Tensor<B, 2>, Tensor<B, 2>)) -> Self {
+        Self { attention_sums: attention.clone(), mlp_sums: mlp.clone(), attention, mlp }
+    }
+}
+
 /// Attention's result and what its backward needs besides q, k, v.
 pub struct Attended<B: Backend> {
     /// `[N, C]` in the compute dtype.
@@ -378,6 +413,43 @@ pub trait DecoderBackend: Backend {
         dtype: DType,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         reference::residual_backward(dx, dims, dropout, dtype)
+    }
+
+    /// `residual`, and the layer norm of its sum in the branches' dtype.
+    fn residual_norm(
+        x: Tensor<Self, 2>,
+        attention: Tensor<Self, 2>,
+        mlp: Tensor<Self, 2>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+        norm: NormWeights<Self>,
+    ) -> (Tensor<Self, 2>, Normed<Self>) {
+        let dtype = attention.dtype();
+        let x = Self::residual(x, attention, mlp, dims, dropout);
+        let normed = Self::layer_norm_forward(x.clone(), norm.gamma, norm.beta, norm.eps, dtype);
+        (x, normed)
+    }
+
+    /// `layer_norm_backward`, whose result, fp32 `[N, C]`, is the gradient of the sum in front of the norm, and
+    /// `residual_backward` of that. The branches' gradients have gamma's dtype.
+    fn residual_norm_backward(
+        dy: Tensor<Self, 2>,
+        norm: NormInputs<Self>,
+        grads: NormGrads<'_, Self>,
+        around: Option<Tensor<Self, 2>>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+    ) -> (Tensor<Self, 2>, BranchGrads<Self>) {
+        let NormInputs { x, mean, rstd, gamma } = norm;
+        let dtype = gamma.dtype();
+        let dx = Self::layer_norm_backward(dy, x, mean, rstd, gamma, grads, around);
+        let branches = Self::residual_backward(dx.clone(), dims, dropout, dtype);
+        (dx, BranchGrads::new(branches))
+    }
+
+    /// Adds the column sums of `sums` `[S, C]`, any float dtype, to a bias' gradient.
+    fn bias_grad(sums: Tensor<Self, 2>, grad: BiasGrad<'_, Self>) {
+        reference::bias_grad(sums, grad);
     }
 
     /// Dropout on the embedding's output, fp32 `[N, C]`; its own backward, since it only multiplies.

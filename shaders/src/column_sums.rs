@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use crate::device::{Buffer, cubes};
+use crate::device::{Buffer, Class, cubes};
+use crate::elementwise::array;
 use crate::tuning::Choice;
 
 /// Rows that one unit sums in the first stage.
@@ -39,18 +40,85 @@ fn chunk_sums<T: Float>(
     partial[at] = sum;
 }
 
-/// out[start + column] += the sum of its partial sums.
+/// Columns of a cube of `add_partials`: a row of them is a line of memory.
+const COLUMNS: usize = 32;
+
+/// Units that share a column of `add_partials`; a power of two.
+fn slices<R: Runtime>(client: &ComputeClient<R>) -> usize {
+    match Class::of(client) {
+        // A barrier costs more than the sum.
+        Class::Narrow => 1,
+        // One unit a column waits for hundreds of readings in turn.
+        Class::Wide => 8,
+    }
+}
+
+/// out[start + column] += the sum of its `rows` partial sums, which begin at row `first`.
 #[cube(launch_unchecked)]
-fn add_chunks(partial: &Array<f32>, out: &mut Array<f32>, chunks: usize, cols: usize, start: usize) {
-    let column = CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize;
-    if column >= cols {
-        terminate!();
-    }
+fn add_partials_kernel(
+    partial: &Array<f32>,
+    out: &mut Array<f32>,
+    first: usize,
+    rows: usize,
+    cols: usize,
+    start: usize,
+    #[comptime] slices: usize,
+) {
+    let unit = UNIT_POS as usize;
+    let column = CUBE_POS * COLUMNS + unit % COLUMNS;
+    let slice = unit / COLUMNS;
     let mut sum = 0.0f32;
-    for chunk in 0..chunks {
-        sum += partial[chunk * cols + column];
+    if column < cols {
+        let mut row = slice;
+        while row < rows {
+            sum += partial[(first + row) * cols + column];
+            row += slices;
+        }
     }
-    out[start + column] += sum;
+    if comptime!(slices > 1) {
+        let mut shared = SharedMemory::<f32>::new(comptime!(slices * COLUMNS));
+        shared[unit] = sum;
+        sync_cube();
+        if slice == 0 {
+            #[unroll]
+            for other in 1..slices {
+                sum += shared[comptime!(other * COLUMNS) + unit];
+            }
+        }
+    }
+    if slice == 0 && column < cols {
+        out[start + column] += sum;
+    }
+}
+
+/// Adds the sums of rows `first..first + rows` of the fp32 `partial`, `cols` wide, to fp32 elements from `out.1` on: in a
+/// fixed order.
+pub fn add_partials<R: Runtime>(
+    client: &ComputeClient<R>,
+    partial: TensorBinding<R>,
+    first: usize,
+    [rows, cols]: [usize; 2],
+    out: (TensorBinding<R>, usize),
+) {
+    if cols == 0 {
+        return;
+    }
+    let slices = slices(client);
+    // SAFETY: each unit compares its row and its column with their numbers before it reads or writes.
+    unsafe {
+        add_partials_kernel::launch_unchecked(
+            client,
+            cubes(client, cols.div_ceil(COLUMNS)),
+            CubeDim::new_1d((slices * COLUMNS) as u32),
+            array(partial),
+            array(out.0),
+            first,
+            rows,
+            cols,
+            out.1,
+            slices,
+        );
+    }
 }
 
 /// Elements of the scratch for the sums of a matrix.
@@ -69,21 +137,7 @@ pub struct Sums<R: Runtime> {
 impl<R: Runtime> Sums<R> {
     /// The second stage: adds up what `scratch_len` partial sums hold.
     pub(crate) fn finish(self, client: &ComputeClient<R>, [rows, cols]: [usize; 2]) {
-        let array = |binding: TensorBinding<R>| binding.into_tensor_arg().into_array_arg();
-        let (out, start) = self.out;
-        // SAFETY: each unit compares its index with the number of columns before it reads or writes.
-        unsafe {
-            add_chunks::launch_unchecked(
-                client,
-                cubes(client, cols.div_ceil(units())),
-                CubeDim::new_1d(units() as u32),
-                array(self.partial),
-                array(out),
-                rows.div_ceil(rows_of_a_unit()),
-                cols,
-                start,
-            );
-        }
+        add_partials(client, self.partial, 0, [rows.div_ceil(rows_of_a_unit()), cols], self.out);
     }
 }
 
@@ -101,7 +155,7 @@ pub fn add_column_sums<R: Runtime>(
     let (dtype, len) = (x.dtype, scratch_len([rows, cols]));
     let (count, dim) = (cubes(client, len.div_ceil(units())), CubeDim::new_1d(units() as u32));
     let chunk = rows_of_a_unit();
-    let partial = sums.partial.clone().into_tensor_arg().into_array_arg();
+    let partial = array(sums.partial.clone());
     // SAFETY: each unit compares its index with the number of columns and chunks before it reads or writes.
     unsafe {
         chunk_sums::launch_unchecked(client, count, dim, x.arg(), partial, rows, cols, row_len, chunk, dtype);

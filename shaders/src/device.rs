@@ -18,6 +18,11 @@ impl Class {
     }
 }
 
+/// Whether kernels may ask for the upper half of a product in one instruction. WGSL has none; what has tensor cores is no WGSL.
+pub(crate) fn multiplies_high<R: Runtime>(client: &ComputeClient<R>) -> bool {
+    !client.properties().features.matmul.cmma.is_empty()
+}
+
 /// Iterations of all its loops together after which llvmpipe silently ends a kernel's loops (Mesa's
 /// LP_MAX_TGSI_LOOP_ITERATIONS is 65,535). Kernels whose loops grow with a matrix stay below it there.
 pub const NARROW_ITERATIONS: usize = 65_000;

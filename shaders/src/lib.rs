@@ -32,6 +32,7 @@ pub mod norm;
 pub mod packed;
 pub mod philox;
 pub mod residual;
+pub mod residual_norm;
 pub mod rotary;
 pub mod squares;
 pub mod tuning;

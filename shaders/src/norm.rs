@@ -5,6 +5,7 @@
 
 use cubecl::prelude::*;
 
+use crate::column_sums::add_partials;
 use crate::device::{Buffer, Class, cubes};
 use crate::elementwise::{array, spread, sum_units, unit_index, width};
 use crate::tuning::Choice;
@@ -54,7 +55,7 @@ fn place(rows: usize, #[comptime] blueprint: Blueprint) -> Place {
 
 /// Sum of a vector's elements.
 #[cube]
-fn across<N: Size>(vector: Vector<f32, N>, #[comptime] width: usize) -> f32 {
+pub(crate) fn across<N: Size>(vector: Vector<f32, N>, #[comptime] width: usize) -> f32 {
     let mut sum = vector[0];
     #[unroll]
     for e in 1..width {
@@ -208,32 +209,6 @@ fn weight_gradient_chunks<T: Float>(
     partial[len + at] = beta;
 }
 
-/// Second stage: adds the chunks' sums, in their order, to the gradients.
-#[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
-fn weight_gradient_sums(
-    partial: &Array<f32>,
-    dgamma: &mut Array<f32>,
-    dbeta: &mut Array<f32>,
-    dgamma_start: usize,
-    dbeta_start: usize,
-    chunks: usize,
-    cols: usize,
-) {
-    let column = unit_index();
-    if column >= cols {
-        terminate!();
-    }
-    let mut gamma = 0.0f32;
-    let mut beta = 0.0f32;
-    for chunk in 0..chunks {
-        gamma += partial[chunk * cols + column];
-        beta += partial[(chunks + chunk) * cols + column];
-    }
-    dgamma[dgamma_start + column] += gamma;
-    dbeta[dbeta_start + column] += beta;
-}
-
 /// The fp32 buffers of a row's statistics, `[N]` each.
 pub struct Statistics<R: Runtime> {
     pub mean: TensorBinding<R>,
@@ -349,18 +324,8 @@ pub fn weight_gradients<R: Runtime>(
             chunk,
             dtype,
         );
-        let (count, dim) = spread(client, cols, None);
-        weight_gradient_sums::launch_unchecked(
-            client,
-            count,
-            dim,
-            array(partial),
-            array(dgamma.0),
-            array(dbeta.0),
-            dgamma.1,
-            dbeta.1,
-            chunks,
-            cols,
-        );
+    }
+    for (first, out) in [(0, dgamma), (chunks, dbeta)] {
+        add_partials(client, partial.clone(), first, [chunks, cols], out);
     }
 }

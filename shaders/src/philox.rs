@@ -97,6 +97,22 @@ pub fn words(
     )
 }
 
+/// The `i`-th word.
+#[cube]
+pub(crate) fn word(words: Words, #[comptime] i: usize) -> u32 {
+    let mut word = words.w0;
+    if comptime!(i == 1) {
+        word = words.w1;
+    }
+    if comptime!(i == 2) {
+        word = words.w2;
+    }
+    if comptime!(i == 3) {
+        word = words.w3;
+    }
+    word
+}
+
 /// 0 or the scale: what the element decided by byte `byte` (0 to 3, from the lowest) of `word` is multiplied with.
 #[cube]
 pub fn factor(dropout: &Dropout, word: u32, byte: u32) -> f32 {

@@ -4,9 +4,9 @@
 
 use cubecl::prelude::*;
 
-use crate::device::Buffer;
+use crate::device::{Buffer, multiplies_high};
 use crate::elementwise::{array, spread, unit_index, width};
-use crate::philox::{Dropout, DropoutLaunch, Words, factor, words};
+use crate::philox::{Dropout, DropoutLaunch, Words, factor, word, words};
 use crate::tuning::Choice;
 
 /// Elements that one Philox call decides.
@@ -31,13 +31,29 @@ pub struct Site {
     pub scale: f32,
 }
 
-fn launch_site<R: Runtime>(site: Option<Site>) -> DropoutLaunch<R> {
+pub(crate) fn launch_site<R: Runtime>(site: Option<Site>) -> DropoutLaunch<R> {
     // Without dropout the kernel is compiled to read nothing of it.
     let site = site.unwrap_or(Site { key: [0; 2], first_sequence: 0, place: 0, threshold: 0, scale: 1.0 });
     DropoutLaunch::new(site.key[0], site.key[1], site.first_sequence, site.place, site.threshold, site.scale)
 }
 
-/// The factors of the `N` elements from lane `lane` on.
+/// The factors of the `width` elements that `word` decides, a byte each from the `first` on.
+#[cube]
+pub(crate) fn word_factors<N: Size>(
+    dropout: &Dropout,
+    word: u32,
+    #[comptime] first: usize,
+    #[comptime] width: usize,
+) -> Vector<f32, N> {
+    let mut out = Vector::<f32, N>::empty();
+    #[unroll]
+    for i in 0..width {
+        out[i] = factor(dropout, word, comptime!((first + i) as u32));
+    }
+    out
+}
+
+/// The factors of the `width` elements from lane `lane` on, all of one word.
 #[cube]
 fn factors<N: Size>(
     dropout: &Dropout,
@@ -45,24 +61,7 @@ fn factors<N: Size>(
     #[comptime] lane: usize,
     #[comptime] width: usize,
 ) -> Vector<f32, N> {
-    let mut out = Vector::<f32, N>::empty();
-    #[unroll]
-    for i in 0..width {
-        let word = comptime!((lane + i) / 4);
-        let byte = comptime!(((lane + i) % 4) as u32);
-        let mut drawn = words.w0;
-        if comptime!(word == 1) {
-            drawn = words.w1;
-        }
-        if comptime!(word == 2) {
-            drawn = words.w2;
-        }
-        if comptime!(word == 3) {
-            drawn = words.w3;
-        }
-        out[i] = factor(dropout, drawn, byte);
-    }
-    out
+    word_factors(dropout, word(words, comptime!(lane / 4)), comptime!(lane % 4), width)
 }
 
 /// A unit's 16 elements: its row, block, and first vector.
@@ -86,8 +85,8 @@ fn block(cols: usize, #[comptime] width: usize) -> Block {
 }
 
 #[cube]
-fn draw(dropout: &Dropout, block: Block, seq: usize) -> Words {
-    words(dropout, (block.row / seq) as u32, 0u32, (block.row % seq) as u32, block.block as u32, false)
+fn draw(dropout: &Dropout, block: Block, seq: usize, #[comptime] native: bool) -> Words {
+    words(dropout, (block.row / seq) as u32, 0u32, (block.row % seq) as u32, block.block as u32, native)
 }
 
 /// out = x + drop(a) + drop(b).
@@ -105,14 +104,15 @@ fn forward_kernel<T: Float, N: Size>(
     drop_b: &Dropout,
     #[comptime] dropped: bool,
     #[comptime] width: usize,
+    #[comptime] native: bool,
     #[define(T)] _dtype: StorageType,
 ) {
     let block = block(cols, width);
     if block.row < rows {
         let vectors = comptime!(LANES / width);
         if dropped {
-            let words_a = draw(drop_a, block, seq);
-            let words_b = draw(drop_b, block, seq);
+            let words_a = draw(drop_a, block, seq, native);
+            let words_b = draw(drop_b, block, seq, native);
             #[unroll]
             for i in 0..vectors {
                 if block.column + i < cols {
@@ -149,12 +149,13 @@ fn backward_kernel<T: Float, N: Size>(
     drop_a: &Dropout,
     drop_b: &Dropout,
     #[comptime] width: usize,
+    #[comptime] native: bool,
     #[define(T)] _dtype: StorageType,
 ) {
     let block = block(cols, width);
     if block.row < rows {
-        let words_a = draw(drop_a, block, seq);
-        let words_b = draw(drop_b, block, seq);
+        let words_a = draw(drop_a, block, seq, native);
+        let words_b = draw(drop_b, block, seq, native);
         #[unroll]
         for i in 0..comptime!(LANES / width) {
             if block.column + i < cols {
@@ -176,10 +177,11 @@ fn dropout_kernel<N: Size>(
     seq: usize,
     dropout: &Dropout,
     #[comptime] width: usize,
+    #[comptime] native: bool,
 ) {
     let block = block(cols, width);
     if block.row < rows {
-        let words = draw(dropout, block, seq);
+        let words = draw(dropout, block, seq, native);
         #[unroll]
         for i in 0..comptime!(LANES / width) {
             if block.column + i < cols {
@@ -219,6 +221,7 @@ pub fn forward<R: Runtime>(
             launch_site(sites.map(|sites| sites[1])),
             sites.is_some(),
             n,
+            multiplies_high(client),
             dtype,
         );
     }
@@ -251,6 +254,7 @@ pub fn backward<R: Runtime>(
             launch_site(Some(sites[0])),
             launch_site(Some(sites[1])),
             n,
+            multiplies_high(client),
             dtype,
         );
     }
@@ -273,6 +277,7 @@ pub fn dropout<R: Runtime>(client: &ComputeClient<R>, sizes: Sizes, x: TensorBin
             sizes.seq,
             launch_site(Some(site)),
             n,
+            multiplies_high(client),
         );
     }
 }

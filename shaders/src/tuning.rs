@@ -18,6 +18,10 @@ pub enum Choice {
     NormUnits,
     /// Rows that a unit sums for the gradients of gamma and beta.
     NormRows,
+    /// Units that share a row of a residual sum and its norm, forward (residual_norm.rs); 1: as two kernels.
+    ResidualNormUnits,
+    /// Backward: units of a row x rows of a cube.
+    ResidualNormBackward,
     /// Rows that a unit sums for a bias' gradient (column_sums.rs, gelu.rs).
     SumRows,
     /// Units of a cube there.
@@ -112,9 +116,11 @@ fn in_cuda<R: Runtime>(_: Choice, _: &ComputeClient<R>) -> &'static [&'static [u
 static SET: [AtomicU64; Choice::ALL.len()] = [const { AtomicU64::new(0) }; Choice::ALL.len()];
 
 impl Choice {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::NormUnits,
         Self::NormRows,
+        Self::ResidualNormUnits,
+        Self::ResidualNormBackward,
         Self::SumRows,
         Self::SumUnits,
         Self::LossUnits,
@@ -137,6 +143,8 @@ impl Choice {
         match self {
             Self::NormUnits => "norm.units",
             Self::NormRows => "norm.rows",
+            Self::ResidualNormUnits => "residual-norm.units",
+            Self::ResidualNormBackward => "residual-norm.backward",
             Self::SumRows => "sums.rows",
             Self::SumUnits => "sums.units",
             Self::LossUnits => "loss.units",
@@ -190,6 +198,23 @@ impl Choice {
             Self::NormUnits if narrow => (&[&[1, 4], &[1, 8], &[1, 16], &[1, 32], &[8, 1]], None),
             Self::NormUnits => (&[&[32, 1], &[64, 1], &[128, 1], &[256, 1], &[512, 1], &[1024, 1]], Some(0)),
             Self::NormRows | Self::SumRows => (&[&[16], &[32], &[64], &[128], &[256]], None),
+            Self::ResidualNormUnits if narrow => (&[&[1], &[8], &[32]], None),
+            Self::ResidualNormUnits => (&[&[1], &[32], &[64], &[128], &[256], &[512]], None),
+            Self::ResidualNormBackward if narrow => (&[&[1, 1], &[8, 64], &[32, 64]], None),
+            Self::ResidualNormBackward => (
+                &[
+                    &[1, 1],
+                    &[128, 16],
+                    &[128, 32],
+                    &[128, 64],
+                    &[128, 128],
+                    &[256, 32],
+                    &[256, 64],
+                    &[512, 32],
+                    &[512, 64],
+                ],
+                None,
+            ),
             Self::SumUnits => (&[&[8], &[32], &[64], &[128], &[256]], Some(0)),
             Self::LossUnits => (&[&[8], &[32], &[64], &[128], &[256], &[512], &[1024]], Some(0)),
             Self::Squares if narrow => (&[&[128, 8], &[512, 8], &[2048, 8], &[512, 32]], Some(1)),

@@ -8,7 +8,10 @@ use burn_tensor::{DType, Tensor};
 use trainer_backends::DecoderBackend;
 use trainer_backends::cache::{KeyValues, Places};
 use trainer_backends::dropout::Dropout;
-use trainer_backends::ops::{Attended, BiasGrad, BlockDims, NormGrads, Normed, RotaryTable, Turn, WeightGrads};
+use trainer_backends::ops::{
+    Attended, BiasGrad, BlockDims, BranchGrads, NormGrads, NormInputs, NormWeights, Normed, RotaryTable, Turn,
+    WeightGrads,
+};
 
 use super::table::BlockSlots;
 use crate::config::Recompute;
@@ -59,13 +62,13 @@ impl<B: DecoderBackend> Saved<B> {
                 let gelu = ops::gelu_tanh(fused.clone(), context.dims);
                 Activations { normed, fused, attended, gelu }
             }
-            Kept::Nothing => forward(context, weights, x.clone()).1,
+            Kept::Nothing => activations(context, weights, norm(context, weights, x.clone())),
         };
         (x, activations)
     }
 }
 
-/// A block's intermediate results.
+/// A block's intermediate results, all but its branches.
 pub struct Activations<B: DecoderBackend> {
     normed: Normed<B>,
     /// `[N, W]`: rotated q and k, v, and fc1's output.
@@ -75,54 +78,73 @@ pub struct Activations<B: DecoderBackend> {
     gelu: Tensor<B, 2>,
 }
 
-fn norm<B: DecoderBackend>(context: &BlockContext<'_, B>, weights: &Tensor<B, 1>, x: Tensor<B, 2>) -> Normed<B> {
-    let (gamma, beta) = (B::vector(weights, context.slots.gamma), B::vector(weights, context.slots.beta));
-    ops::layer_norm_forward(x, gamma, beta, context.norm_eps, weights.dtype())
+/// The two branches of a block, `[N, C]` each, before they are added to its input.
+pub struct Branches<B: DecoderBackend> {
+    pub attention: Tensor<B, 2>,
+    pub mlp: Tensor<B, 2>,
 }
 
-/// Returns the block's output, fp32 `[N, C]`, and its activations.
-pub fn forward<B: DecoderBackend>(
+fn norm<B: DecoderBackend>(context: &BlockContext<'_, B>, weights: &Tensor<B, 1>, x: Tensor<B, 2>) -> Normed<B> {
+    let NormWeights { gamma, beta, eps } = norm_weights(context, weights);
+    ops::layer_norm_forward(x, gamma, beta, eps, weights.dtype())
+}
+
+/// Those of the block's norm.
+pub fn norm_weights<B: DecoderBackend>(context: &BlockContext<'_, B>, weights: &Tensor<B, 1>) -> NormWeights<B> {
+    let (gamma, beta) = (B::vector(weights, context.slots.gamma), B::vector(weights, context.slots.beta));
+    NormWeights { gamma, beta, eps: context.norm_eps }
+}
+
+fn activations<B: DecoderBackend>(
     context: &BlockContext<'_, B>,
     weights: &Tensor<B, 1>,
-    x: Tensor<B, 2>,
-) -> (Tensor<B, 2>, Activations<B>) {
-    let normed = norm(context, weights, x.clone());
+    normed: Normed<B>,
+) -> Activations<B> {
     let fused = project(context, weights, normed.y.clone());
     let fused = ops::rotary(fused, context.rotary, context.dims, Turn::Forward);
     let attended = ops::attention_forward(fused.clone(), context.dims, context.attention_dropout);
-    let (out, gelu) = merge(context, weights, x, attended.o.clone(), fused.clone());
-    (out, Activations { normed, fused, attended, gelu })
+    let gelu = ops::gelu_tanh(fused.clone(), context.dims);
+    Activations { normed, fused, attended, gelu }
+}
+
+/// Returns the block's branches and its activations, given its input's norm.
+pub fn forward<B: DecoderBackend>(
+    context: &BlockContext<'_, B>,
+    weights: &Tensor<B, 1>,
+    normed: Normed<B>,
+) -> (Branches<B>, Activations<B>) {
+    let activations = activations(context, weights, normed);
+    (branches(context, weights, activations.attended.o.clone(), activations.gelu.clone()), activations)
 }
 
 /// As `forward` without dropout, keeping only keys and values: each sequence's T tokens are its first ones.
 pub fn prefill<B: DecoderBackend>(
     context: &BlockContext<'_, B>,
     weights: &Tensor<B, 1>,
-    x: Tensor<B, 2>,
+    normed: Normed<B>,
     places: &Places<B>,
     cache: &mut KeyValues<B>,
-) -> Tensor<B, 2> {
-    let (out, Activations { fused, .. }) = forward(context, weights, x);
+) -> Branches<B> {
+    let (branches, Activations { fused, .. }) = forward(context, weights, normed);
     B::store_keys_values(&fused, context.dims, places, cache);
-    out
+    branches
 }
 
-/// The block's output for one new token a sequence, fp32 `[B, C]`. `context.rotary` has a row a sequence, that of its
-/// position.
+/// The block's branches for one new token a sequence, `[B, C]`. `context.rotary` has a row a sequence, that of its position.
 pub fn decode<B: DecoderBackend>(
     context: &BlockContext<'_, B>,
     weights: &Tensor<B, 1>,
-    x: Tensor<B, 2>,
+    normed: Normed<B>,
     places: &Places<B>,
     cache: &mut KeyValues<B>,
-) -> Tensor<B, 2> {
+) -> Branches<B> {
     let dims = context.dims;
-    let fused = project(context, weights, norm(context, weights, x.clone()).y);
+    let fused = project(context, weights, normed.y);
     // Row i of the table is what the i-th position of one sequence of B turns by.
     let as_positions = BlockDims { batch: 1, seq: dims.batch, ..dims };
     let fused = ops::rotary(fused, context.rotary, as_positions, Turn::Forward);
     let o = B::attention_decode(fused.clone(), dims, places, cache);
-    merge(context, weights, x, o, fused).0
+    branches(context, weights, o, ops::gelu_tanh(fused, dims))
 }
 
 /// q, k, v and fc1's output, `[N, W]`, of the norm's output `[N, C]`.
@@ -135,39 +157,71 @@ fn project<B: DecoderBackend>(
     ops::linear_forward(normed, B::matrix(weights, slots.fused), B::vector(weights, slots.fused_bias))
 }
 
-/// Both branches added to `x`, fp32 `[N, C]`, and GELU's output, given attention's `o` `[N, C]`.
-fn merge<B: DecoderBackend>(
+/// Both branches, given attention's output `o` `[N, C]` and GELU's `[N, F]`.
+fn branches<B: DecoderBackend>(
     context: &BlockContext<'_, B>,
     weights: &Tensor<B, 1>,
-    x: Tensor<B, 2>,
     o: Tensor<B, 2>,
-    fused: Tensor<B, 2>,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let BlockContext { dims, slots, residual_dropout, .. } = context;
+    gelu: Tensor<B, 2>,
+) -> Branches<B> {
+    let slots = context.slots;
     let attention = ops::linear_forward(o, B::matrix(weights, slots.dense), B::vector(weights, slots.dense_bias));
-    let gelu = ops::gelu_tanh(fused, *dims);
-    let mlp = ops::linear_forward(gelu.clone(), B::matrix(weights, slots.fc2), B::vector(weights, slots.fc2_bias));
-    (ops::residual(x, attention, mlp, *dims, *residual_dropout), gelu)
+    let mlp = ops::linear_forward(gelu, B::matrix(weights, slots.fc2), B::vector(weights, slots.fc2_bias));
+    Branches { attention, mlp }
 }
 
-/// Returns the gradient of the block's input, fp32 `[N, C]`, given that of its output; adds those of the weights.
+/// What reaches a block from behind it.
+pub struct Upstream<B: DecoderBackend> {
+    /// The gradient of the block's output, fp32 `[N, C]`.
+    pub stream: Tensor<B, 2>,
+    /// Those of its branches, where they came with it.
+    pub branches: Option<BranchGrads<B>>,
+}
+
+/// The gradient of a norm's input, and of the branches of the block `before` the norm, whose output that is.
+pub fn norm_backward<B: DecoderBackend>(
+    before: Option<&BlockContext<'_, B>>,
+    dy: Tensor<B, 2>,
+    inputs: NormInputs<B>,
+    grads: NormGrads<'_, B>,
+    around: Option<Tensor<B, 2>>,
+) -> Upstream<B> {
+    match before {
+        Some(BlockContext { dims, residual_dropout, .. }) => {
+            let (stream, branches) = ops::residual_norm_backward(dy, inputs, grads, around, *dims, *residual_dropout);
+            Upstream { stream, branches: Some(branches) }
+        }
+        None => {
+            let NormInputs { x, mean, rstd, gamma } = inputs;
+            Upstream { stream: ops::layer_norm_backward(dy, x, mean, rstd, gamma, grads, around), branches: None }
+        }
+    }
+}
+
+/// What reaches the block `before` this one, given what reaches this one; adds the gradients of the weights.
 pub fn backward<B: DecoderBackend>(
     context: &BlockContext<'_, B>,
     weights: &Tensor<B, 1>,
     saved: Saved<B>,
-    dout: Tensor<B, 2>,
+    upstream: Upstream<B>,
     grads: &mut Tensor<B, 1>,
-) -> Tensor<B, 2> {
+    before: Option<&BlockContext<'_, B>>,
+) -> Upstream<B> {
     let BlockContext { dims, slots, rotary, .. } = context;
     let (dims, slots) = (*dims, *slots);
     let dtype: DType = weights.dtype();
     let (x, Activations { normed, fused, attended, gelu }) = saved.restore(context, weights);
 
-    let (d_attention, d_mlp) = ops::residual_backward(dout.clone(), dims, context.residual_dropout, dtype);
+    let Upstream { stream, branches } = upstream;
+    let branches = branches.unwrap_or_else(|| {
+        BranchGrads::new(B::residual_backward(stream.clone(), dims, context.residual_dropout, dtype))
+    });
+    let BranchGrads { attention, mlp, attention_sums, mlp_sums } = branches;
     let fc2 = WeightGrads { flat: grads, weight: slots.fc2, bias: slots.fc2_bias };
-    let d_gelu = ops::linear_backward(d_mlp, gelu, B::matrix(weights, slots.fc2), fc2);
+    let d_gelu = ops::linear_backward(mlp, gelu, B::matrix(weights, slots.fc2), fc2, Some(mlp_sums));
     let dense = WeightGrads { flat: grads, weight: slots.dense, bias: slots.dense_bias };
-    let d_o = ops::linear_backward(d_attention, attended.o.clone(), B::matrix(weights, slots.dense), dense);
+    let (o, weight) = (attended.o.clone(), B::matrix(weights, slots.dense));
+    let d_o = ops::linear_backward(attention, o, weight, dense, Some(attention_sums));
 
     let d_fused = Tensor::empty([dims.tokens(), dims.fused()], (&x.device(), dtype));
     let [qkv_bias, fc1_bias] = slots.fused_bias.split_at(3 * dims.hidden());
@@ -178,7 +232,8 @@ pub fn backward<B: DecoderBackend>(
 
     let Normed { y, mean, rstd } = normed;
     let projection = WeightGrads { flat: grads, weight: slots.fused, bias: qkv_bias };
-    let d_normed = ops::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection);
+    let dy = ops::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection, None);
+    let inputs = NormInputs { x, mean, rstd, gamma: B::vector(weights, slots.gamma) };
     let norm = NormGrads { flat: grads, gamma: slots.gamma, beta: slots.beta };
-    ops::layer_norm_backward(d_normed, x, mean, rstd, B::vector(weights, slots.gamma), norm, Some(dout))
+    norm_backward(before, dy, inputs, norm, Some(stream))
 }

@@ -41,12 +41,14 @@ impl<B: DecoderBackend> Decoder<B> {
         let dims = self.dims(batch, seq);
         let places = Places::new(slots.to_vec(), vec![0; batch], &self.device);
         let mut x = self.embed(weights, self.tokens(inputs), seq, none);
+        let mut normed = self.first_norm(weights, x.clone());
         for (layer, cache) in cache.layers.iter_mut().enumerate() {
             let context = self.context(dims, layer, none);
-            x = block::prefill(&context, &weights[1 + layer], x, &places, cache);
+            let branches = block::prefill(&context, &weights[1 + layer], normed, &places, cache);
+            (x, normed) = self.join(weights, layer, x, branches, &context);
         }
         let last: Vec<usize> = lengths.iter().map(|length| length - 1).collect();
-        self.logits_of(weights, self.rows_at(x, seq, &last))
+        self.project(weights, self.rows_at(normed.y, seq, &last))
     }
 
     /// Takes up one further token of each sequence, at its position (from 0). Returns the logits after it, fp32
@@ -65,11 +67,13 @@ impl<B: DecoderBackend> Decoder<B> {
         let rows: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
         let rotary = self.rotary_rows(&rows);
         let mut x = self.embed(weights, self.tokens(tokens), 1, none);
+        let mut normed = self.first_norm(weights, x.clone());
         for (layer, cache) in cache.layers.iter_mut().enumerate() {
             let context = BlockContext { rotary: &rotary, ..self.context(dims, layer, none) };
-            x = block::decode(&context, &weights[1 + layer], x, &places, cache);
+            let branches = block::decode(&context, &weights[1 + layer], normed, &places, cache);
+            (x, normed) = self.join(weights, layer, x, branches, &context);
         }
-        self.logits_of(weights, x)
+        self.project(weights, normed.y)
     }
 
     /// cos and sin of the given positions, a row each.
@@ -79,9 +83,5 @@ impl<B: DecoderBackend> Decoder<B> {
         }
         let rows = |table: &Tensor<B, 2>| table.clone().select(0, self.tokens(positions));
         RotaryTable { cos: rows(&self.rotary.cos), sin: rows(&self.rotary.sin) }
-    }
-
-    fn logits_of(&self, weights: &Buffers<B>, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.project(weights, self.head_norm(&weights[self.arch.layers + 1], x).y)
     }
 }

@@ -3,10 +3,10 @@
 use burn_tensor::{DType, Int, Tensor, TensorData};
 use trainer_backends::DecoderBackend;
 use trainer_backends::dropout::Dropout;
-use trainer_backends::ops::{BlockDims, NormGrads, RotaryTable, WeightGrads};
+use trainer_backends::ops::{BlockDims, NormGrads, NormInputs, NormWeights, Normed, RotaryTable, WeightGrads};
 
 use super::architecture::Architecture;
-use super::block::{self, BlockContext, Saved};
+use super::block::{self, BlockContext, Branches, Saved, Upstream};
 use super::table::ParameterTable;
 use super::weights::Buffers;
 use crate::config::Recompute;
@@ -49,8 +49,9 @@ pub struct Decoder<B: DecoderBackend> {
 /// The state between forward and backward.
 struct Forward<B: DecoderBackend> {
     blocks: Vec<Saved<B>>,
-    /// The last block's output, fp32 `[N, C]`.
+    /// The last block's output, fp32 `[N, C]`, and its norm.
     x: Tensor<B, 2>,
+    normed: Normed<B>,
 }
 
 impl<B: DecoderBackend> Decoder<B> {
@@ -99,11 +100,35 @@ impl<B: DecoderBackend> Decoder<B> {
         ops::embedding_dropout(x, seq, dropout.embedding)
     }
 
-    /// The final norm of `x`, in the compute dtype.
-    pub(super) fn head_norm(&self, head: &Tensor<B, 1>, x: Tensor<B, 2>) -> trainer_backends::ops::Normed<B> {
-        let slots = self.table.head;
-        let (gamma, beta) = (B::vector(head, slots.gamma), B::vector(head, slots.beta));
-        ops::layer_norm_forward(x, gamma, beta, self.arch.norm_eps as f32, head.dtype())
+    /// The weights of the norm in front of block `layer`; behind the last one that of the head.
+    fn norm_weights(&self, weights: &Buffers<B>, layer: usize) -> NormWeights<B> {
+        let slots = &self.table;
+        let (flat, [gamma, beta]) = if layer < self.arch.layers {
+            (&weights[1 + layer], [slots.block.gamma, slots.block.beta])
+        } else {
+            (&weights[1 + layer], [slots.head.gamma, slots.head.beta])
+        };
+        NormWeights { gamma: B::vector(flat, gamma), beta: B::vector(flat, beta), eps: self.arch.norm_eps as f32 }
+    }
+
+    /// The norm in front of the first block.
+    pub(super) fn first_norm(&self, weights: &Buffers<B>, x: Tensor<B, 2>) -> Normed<B> {
+        let NormWeights { gamma, beta, eps } = self.norm_weights(weights, 0);
+        ops::layer_norm_forward(x, gamma, beta, eps, weights[1].dtype())
+    }
+
+    /// The output of block `layer`, fp32 `[N, C]`, and the norm behind it, given the block's input and branches.
+    pub(super) fn join(
+        &self,
+        weights: &Buffers<B>,
+        layer: usize,
+        x: Tensor<B, 2>,
+        branches: Branches<B>,
+        context: &BlockContext<'_, B>,
+    ) -> (Tensor<B, 2>, Normed<B>) {
+        let Branches { attention, mlp } = branches;
+        let norm = self.norm_weights(weights, layer + 1);
+        ops::residual_norm(x, attention, mlp, context.dims, context.residual_dropout, norm)
     }
 
     fn forward_blocks(
@@ -115,16 +140,16 @@ impl<B: DecoderBackend> Decoder<B> {
         keep: bool,
     ) -> Forward<B> {
         let mut blocks = Vec::new();
+        let mut normed = self.first_norm(weights, x.clone());
         for layer in 0..self.arch.layers {
             let _span = profile::group(|| format!("block {layer} forward"));
             let context = self.context(dims, layer, dropout);
-            let (out, activations) = block::forward(&context, &weights[1 + layer], x.clone());
-            if keep {
-                blocks.push(Saved::new(x, activations, self.recompute));
-            }
-            x = out;
+            let (branches, activations) = block::forward(&context, &weights[1 + layer], normed);
+            let saved = keep.then(|| Saved::new(x.clone(), activations, self.recompute));
+            blocks.extend(saved);
+            (x, normed) = self.join(weights, layer, x, branches, &context);
         }
-        Forward { blocks, x }
+        Forward { blocks, x, normed }
     }
 
     /// Loss of a micro-batch, summed over its tokens (fp32 `[1]`, nats); adds `scale` x its gradient to `grads`.
@@ -145,13 +170,13 @@ impl<B: DecoderBackend> Decoder<B> {
         let tokens = self.tokens(inputs);
 
         let x = self.embed(weights, tokens.clone(), seq, dropout);
-        let Forward { blocks, x } = self.forward_blocks(weights, x, dims, dropout, true);
+        let Forward { blocks, x, normed } = self.forward_blocks(weights, x, dims, dropout, true);
 
         let (head, slots) = (&weights[layers + 1], self.table.head);
         let head_grads = grads.group(layers + 1);
-        let normed = self.head_norm(head, x.clone());
+        let Normed { y, mean, rstd } = normed;
         let (loss, d_normed) = ops::linear_cross_entropy_backward(
-            normed.y,
+            y,
             B::matrix(head, slots.weight),
             B::vector(head, slots.bias),
             self.tokens(targets),
@@ -159,16 +184,19 @@ impl<B: DecoderBackend> Decoder<B> {
             WeightGrads { flat: head_grads, weight: slots.weight, bias: slots.bias },
         );
         let norm_grads = NormGrads { flat: head_grads, gamma: slots.gamma, beta: slots.beta };
-        let gamma = B::vector(head, slots.gamma);
-        let mut dx = ops::layer_norm_backward(d_normed, x, normed.mean, normed.rstd, gamma, norm_grads, None);
+        let inputs = NormInputs { x, mean, rstd, gamma: B::vector(head, slots.gamma) };
+        let before = |layer: usize| layer.checked_sub(1).map(|layer| self.context(dims, layer, dropout));
+        let mut upstream = block::norm_backward(before(layers).as_ref(), d_normed, inputs, norm_grads, None);
         grads.done(layers + 1);
 
         for (layer, saved) in blocks.into_iter().enumerate().rev() {
             let _span = profile::group(|| format!("block {layer} backward"));
-            let context = self.context(dims, layer, dropout);
-            dx = block::backward(&context, &weights[1 + layer], saved, dx, grads.group(1 + layer));
+            let (context, before) = (self.context(dims, layer, dropout), before(layer));
+            let (weights, flat) = (&weights[1 + layer], grads.group(1 + layer));
+            upstream = block::backward(&context, weights, saved, upstream, flat, before.as_ref());
             grads.done(1 + layer);
         }
+        let Upstream { stream: dx, .. } = upstream;
         let dx = ops::embedding_dropout(dx, seq, dropout.embedding);
         ops::token_embedding_backward(dx, tokens, grads.group(0), self.table.embedding);
         grads.done(0);
@@ -188,8 +216,7 @@ impl<B: DecoderBackend> Decoder<B> {
         let tokens = self.tokens(inputs);
         let before = B::memory(&self.device)?.in_use;
         let x = self.embed(weights, tokens, seq, dropout);
-        let Forward { blocks, x } = self.forward_blocks(weights, x, self.dims(batch, seq), dropout, true);
-        let normed = self.head_norm(&weights[self.arch.layers + 1], x.clone());
+        let Forward { blocks, x, normed } = self.forward_blocks(weights, x, self.dims(batch, seq), dropout, true);
         let after = B::memory(&self.device)?.in_use;
         drop((blocks, x, normed));
         Some(after.saturating_sub(before))
@@ -200,8 +227,7 @@ impl<B: DecoderBackend> Decoder<B> {
         let seq = inputs.len() / batch;
         let dropout = MicroBatchDropout::default();
         let x = self.embed(weights, self.tokens(inputs), seq, dropout);
-        let x = self.forward_blocks(weights, x, self.dims(batch, seq), dropout, false).x;
-        self.head_norm(&weights[self.arch.layers + 1], x).y
+        self.forward_blocks(weights, x, self.dims(batch, seq), dropout, false).normed.y
     }
 
     /// Loss summed over the tokens of `batch` sequences, fp32 `[1]`, nats, without dropout.

@@ -137,8 +137,9 @@ pub fn step_kernels(architecture: &Architecture, shape: &StepShape) -> Vec<Kerne
     let (pointwise, whole) = (recomputed(Recompute::Activation), recomputed(Recompute::Block));
     let mut kernels = Kernels(Vec::new());
 
-    for [k, o] in [[c, w], [c, c], [f, c]] {
-        kernels.product(format!("linear forward {k}x{o}"), whole, [n, k, o], s * (n * k + k * o + n * o));
+    // The branches' products are not made again: nothing of backward reads them.
+    for ([k, o], forward) in [([c, w], whole), ([c, c], blocks), ([f, c], blocks)] {
+        kernels.product(format!("linear forward {k}x{o}"), forward, [n, k, o], s * (n * k + k * o + n * o));
         kernels.product(format!("weight grad {k}x{o}"), blocks, [n, k, o], s * (n * o + n * k) + 8 * k * o);
         kernels.product(format!("input grad {k}x{o}"), blocks, [n, k, o], s * (n * o + k * o + n * k));
     }
@@ -151,17 +152,18 @@ pub fn step_kernels(architecture: &Architecture, shape: &StepShape) -> Vec<Kerne
     kernels.add("attention backward", blocks, attention, [4 * product, seen(5)], bytes(8));
 
     let turned = 2 * heads * architecture.rotary_dim as u64;
-    kernels.bytes("layer norm forward", pointwise + passes, n * c * (4 + s));
+    // The first block's, and again where a block's is made once more; the others come with the sum in front of them.
+    kernels.bytes("layer norm forward", passes + pointwise - blocks, n * c * (4 + s));
     kernels.bytes("rotary forward", whole, n * turned * 2 * s);
     kernels.bytes("GELU forward", pointwise, n * f * 2 * s);
-    kernels.bytes("residual forward", whole, n * c * (8 + 2 * s));
-    let handed_on = !shape.residual_dropout && shape.precision == Precision::Fp32;
-    kernels.bytes("residual backward", blocks, if handed_on { 0 } else { n * c * (4 + 2 * s) });
+    kernels.bytes("residual and norm forward", blocks, n * c * (8 + 3 * s));
     kernels.bytes("GELU backward", blocks, n * f * 3 * s);
     kernels.bytes("rotary backward", blocks, n * turned * 2 * s);
-    // A block's adds the gradient around the norm; the last norm has none.
-    kernels.bytes("layer norm backward", blocks, n * c * (s + 12));
-    kernels.bytes("layer norm backward", passes, n * c * (s + 8));
+    // A block's adds the gradient around the norm; the last norm has none, and the first one no block in front of it.
+    let branches = s * if shape.residual_dropout { 2 } else { 1 };
+    kernels.bytes("residual and norm backward", blocks - passes, n * c * (s + 12 + branches));
+    kernels.bytes("residual and norm backward", passes, n * c * (s + 8 + branches));
+    kernels.bytes("layer norm backward", passes, n * c * (s + 12));
     kernels.bytes("embedding forward", passes, n * c * (4 + s));
     kernels.bytes("embedding backward", passes, n * c * 12);
     if shape.embedding_dropout {
@@ -308,8 +310,10 @@ mod tests {
         };
         for (part, counts) in [
             ("GELU forward", [96, 192, 192]),
-            ("linear forward 2048x2048", [96, 96, 192]),
-            ("layer norm forward", [100, 196, 196]),
+            ("linear forward 2048x2048", [96, 96, 96]),
+            ("linear forward 2048x14336", [96, 96, 192]),
+            ("layer norm forward", [4, 100, 100]),
+            ("residual and norm forward", [96, 96, 96]),
         ] {
             let found =
                 [Recompute::None, Recompute::Activation, Recompute::Block].map(|recompute| calls(recompute, part));

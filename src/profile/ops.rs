@@ -8,8 +8,8 @@ use burn_tensor::{DType, Int, Tensor};
 use trainer_backends::DecoderBackend;
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{
-    AdamWBuffers, AdamWStep, Attended, BiasGrad, BlockDims, MatrixSlot, NormGrads, Normed, RotaryTable, Turn,
-    WeightGrads,
+    AdamWBuffers, AdamWStep, Attended, BiasGrad, BlockDims, BranchGrads, MatrixSlot, NormGrads, NormInputs,
+    NormWeights, Normed, RotaryTable, Turn, WeightGrads,
 };
 
 use super::recorder::{Span, Work, op};
@@ -47,12 +47,14 @@ pub fn linear_forward<B: DecoderBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, 
     B::linear_forward(x, weight, bias)
 }
 
-/// The gradient of the input, and in `grads` those of weight and bias: two operations.
+/// The gradient of the input, and in `grads` those of weight and bias: two operations. The bias' is the sum of the rows of
+/// `bias_sums` where there are any, else of those of `dy`.
 pub fn linear_backward<B: DecoderBackend>(
     dy: Tensor<B, 2>,
     x: Tensor<B, 2>,
     weight: Tensor<B, 2>,
     grads: WeightGrads<'_, B>,
+    bias_sums: Option<Tensor<B, 2>>,
 ) -> Tensor<B, 2> {
     let sizes = || (dy.dims()[0], [weight.dims()[1], weight.dims()[0]]);
     let weight_grad = || {
@@ -61,7 +63,12 @@ pub fn linear_backward<B: DecoderBackend>(
         product("weight grad", n, [k, o], bytes_of(&dy) + bytes_of(&x) + 8 * (k * o) as u64)
     };
     let span = op(weight_grad);
-    B::linear_weight_grad(dy.clone(), x, grads);
+    let WeightGrads { flat, weight: slot, bias } = grads;
+    let own = if bias_sums.is_some() { bias.split_at(0)[0] } else { bias };
+    if let Some(sums) = bias_sums {
+        B::bias_grad(sums, BiasGrad { flat, bias });
+    }
+    B::linear_weight_grad(dy.clone(), x, WeightGrads { flat, weight: slot, bias: own });
     drop(span);
     let input_grad = || {
         let (n, [k, o]) = sizes();
@@ -130,6 +137,34 @@ pub fn layer_norm_backward<B: DecoderBackend>(
     B::layer_norm_backward(dy, x, mean, rstd, gamma, grads, around)
 }
 
+pub fn residual_norm<B: DecoderBackend>(
+    x: Tensor<B, 2>,
+    attention: Tensor<B, 2>,
+    mlp: Tensor<B, 2>,
+    dims: BlockDims,
+    dropout: Option<Dropout>,
+    norm: NormWeights<B>,
+) -> (Tensor<B, 2>, Normed<B>) {
+    let _span = pointwise("residual and norm forward", || (x.dims(), 8 + 3 * attention.dtype().size()));
+    B::residual_norm(x, attention, mlp, dims, dropout, norm)
+}
+
+pub fn residual_norm_backward<B: DecoderBackend>(
+    dy: Tensor<B, 2>,
+    norm: NormInputs<B>,
+    grads: NormGrads<'_, B>,
+    around: Option<Tensor<B, 2>>,
+    dims: BlockDims,
+    dropout: Option<Dropout>,
+) -> (Tensor<B, 2>, BranchGrads<B>) {
+    let around_bytes = if around.is_some() { 4 } else { 0 };
+    // Without dropout the branches have one gradient.
+    let branches = if dropout.is_some() { 2 } else { 1 };
+    let bytes = || dy.dtype().size() + 8 + around_bytes + branches * norm.gamma.dtype().size();
+    let _span = pointwise("residual and norm backward", || (dy.dims(), bytes()));
+    B::residual_norm_backward(dy, norm, grads, around, dims, dropout)
+}
+
 pub fn rotary<B: DecoderBackend>(
     fused: Tensor<B, 2>,
     table: &RotaryTable<B>,
@@ -160,29 +195,6 @@ pub fn gelu_tanh_backward<B: DecoderBackend>(
 ) -> Tensor<B, 2> {
     let _span = pointwise("GELU backward", || ([dims.tokens(), dims.mlp], 3 * fused.dtype().size()));
     B::gelu_tanh_backward(dh, fused, dims, into, grad)
-}
-
-pub fn residual<B: DecoderBackend>(
-    x: Tensor<B, 2>,
-    attention: Tensor<B, 2>,
-    mlp: Tensor<B, 2>,
-    dims: BlockDims,
-    dropout: Option<Dropout>,
-) -> Tensor<B, 2> {
-    let _span = pointwise("residual forward", || (x.dims(), 8 + 2 * mlp.dtype().size()));
-    B::residual(x, attention, mlp, dims, dropout)
-}
-
-pub fn residual_backward<B: DecoderBackend>(
-    dx: Tensor<B, 2>,
-    dims: BlockDims,
-    dropout: Option<Dropout>,
-    dtype: DType,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    // Without dropout, fp32 may be handed on as it is.
-    let bytes = if dropout.is_none() && dtype == DType::F32 { 0 } else { 4 + 2 * dtype.size() };
-    let _span = pointwise("residual backward", || (dx.dims(), bytes));
-    B::residual_backward(dx, dims, dropout, dtype)
 }
 
 pub fn token_embedding<B: DecoderBackend>(table: Tensor<B, 2>, tokens: Tensor<B, 1, Int>) -> Tensor<B, 2> {

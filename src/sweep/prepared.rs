@@ -5,8 +5,8 @@ use burn_tensor::{DType, Tensor, TensorData};
 use trainer_backends::DecoderBackend;
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{
-    AdamWBuffers, AdamWStep, Attended, BiasGrad, MatrixSlot, NormGrads, Normed, RotaryTable, Turn, VectorSlot,
-    WeightGrads,
+    AdamWBuffers, AdamWStep, Attended, BiasGrad, BranchGrads, MatrixSlot, NormGrads, NormInputs, NormWeights, Normed,
+    RotaryTable, Turn, VectorSlot, WeightGrads,
 };
 use trainer_backends::tuning::Product;
 
@@ -116,12 +116,17 @@ pub fn prepare<B: DecoderBackend>(
             })
         }
         Operation::NormForward => {
-            let (x, gamma, beta) =
-                (inputs.normal([n, c], 1.0, fp32), inputs.normal([c], 1.0, dtype), inputs.normal([c], 1.0, dtype));
+            let (x, a, m) = (
+                inputs.normal([n, c], 1.0, fp32),
+                inputs.normal([n, c], 1.0, dtype),
+                inputs.normal([n, c], 1.0, dtype),
+            );
+            let (gamma, beta) = (inputs.normal([c], 1.0, dtype), inputs.normal([c], 1.0, dtype));
             Prepared::new(move |_| {
-                let Normed { y, mean, rstd } =
-                    B::layer_norm_forward(x.clone(), gamma.clone(), beta.clone(), EPS, dtype);
-                vec![row(y), mean, rstd]
+                let norm = NormWeights { gamma: gamma.clone(), beta: beta.clone(), eps: EPS };
+                let (sum, Normed { y, mean, rstd }) =
+                    B::residual_norm(x.clone(), a.clone(), m.clone(), dims, dropout, norm);
+                vec![row(sum), row(y), mean, rstd]
             })
         }
         Operation::NormBackward => {
@@ -129,17 +134,22 @@ pub fn prepare<B: DecoderBackend>(
                 (inputs.normal([n, c], 1.0, fp32), inputs.normal([c], 1.0, dtype), inputs.normal([c], 1.0, dtype));
             let Normed { mean, rstd, .. } = B::layer_norm_forward(x.clone(), gamma.clone(), beta, EPS, dtype);
             let (dy, start) = (inputs.normal([n, c], 1.0, dtype), inputs.normal([n, c], 1.0, fp32));
-            let slots = [VectorSlot { offset: 0, len: c }, VectorSlot { offset: c, len: c }];
-            let (mut flat, mut around) = (zeros(2 * c), Some(copy(&start)));
+            let slot = move |i: usize| VectorSlot { offset: i * c, len: c };
+            let (mut flat, mut around) = (zeros(4 * c), Some(copy(&start)));
             Prepared::new(move |check| {
                 if check {
                     B::clear(&mut flat);
                     around = Some(copy(&start));
                 }
-                let grads = NormGrads { flat: &mut flat, gamma: slots[0], beta: slots[1] };
-                let (x, mean, rstd, gamma) = (x.clone(), mean.clone(), rstd.clone(), gamma.clone());
-                let dx = B::layer_norm_backward(dy.clone(), x, mean, rstd, gamma, grads, around.take());
-                let results = if check { vec![row(copy(&dx)), copy(&flat)] } else { Vec::new() };
+                let grads = NormGrads { flat: &mut flat, gamma: slot(0), beta: slot(1) };
+                let [mean, rstd, gamma] = [&mean, &rstd, &gamma].map(Tensor::clone);
+                let norm = NormInputs { x: x.clone(), mean, rstd, gamma };
+                let (dx, branches) = B::residual_norm_backward(dy.clone(), norm, grads, around.take(), dims, dropout);
+                let BranchGrads { attention, mlp, attention_sums, mlp_sums } = branches;
+                B::bias_grad(attention_sums, BiasGrad { flat: &mut flat, bias: slot(2) });
+                B::bias_grad(mlp_sums, BiasGrad { flat: &mut flat, bias: slot(3) });
+                let results =
+                    if check { vec![row(copy(&dx)), row(attention), row(mlp), copy(&flat)] } else { Vec::new() };
                 around = Some(dx);
                 results
             })
@@ -167,21 +177,6 @@ pub fn prepare<B: DecoderBackend>(
                 };
                 into = Some(done);
                 results
-            })
-        }
-        Operation::ResidualForward => {
-            let (x, a, m) = (
-                inputs.normal([n, c], 1.0, fp32),
-                inputs.normal([n, c], 1.0, dtype),
-                inputs.normal([n, c], 1.0, dtype),
-            );
-            Prepared::new(move |_| vec![row(B::residual(x.clone(), a.clone(), m.clone(), dims, dropout))])
-        }
-        Operation::ResidualBackward => {
-            let dx = inputs.normal([n, c], 1.0, fp32);
-            Prepared::new(move |_| {
-                let (a, m) = B::residual_backward(dx.clone(), dims, dropout, dtype);
-                vec![row(a), row(m)]
             })
         }
         Operation::Rotary => {

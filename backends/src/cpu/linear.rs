@@ -6,7 +6,7 @@ use super::few_rows::{FEW_ROWS, few_rows};
 use super::matmul::{Operand, matmul};
 use super::simd::vectorized;
 use super::slices::{modify, tensor, wide, zeros};
-use crate::ops::WeightGrads;
+use crate::ops::{BiasGrad, VectorSlot, WeightGrads};
 
 /// Rows whose column sums one task adds up: fixed, so that the order of the sum is too.
 const SUM_ROWS: usize = 128;
@@ -32,8 +32,17 @@ pub fn linear_weight_grad(dy: Tensor<Flex, 2>, x: Tensor<Flex, 2>, grads: Weight
     modify(grads.flat, |flat| {
         let start = grads.weight.offset;
         weight_grad(&dy, &x, [n, o, k], &mut flat[start..start + o * k]);
-        add_column_sums(&dy, o, &mut flat[grads.bias.offset..grads.bias.offset + grads.bias.len]);
+        if grads.bias.len > 0 {
+            add_column_sums(&dy, o, &mut flat[grads.bias.offset..grads.bias.offset + grads.bias.len]);
+        }
     });
+}
+
+/// db += the column sums of `sums` `[S, C]`.
+pub fn bias_grad(sums: Tensor<Flex, 2>, grad: BiasGrad<'_, Flex>) {
+    let (cols, sums) = (sums.dims()[1], wide(sums));
+    let VectorSlot { offset, len } = grad.bias;
+    modify(grad.flat, |flat| add_column_sums(&sums, cols, &mut flat[offset..offset + len]));
 }
 
 /// dx = dy W.

@@ -116,6 +116,10 @@ impl DecoderBackend for Flex {
         pointwise::residual_backward(dx, dims, dropout, dtype)
     }
 
+    fn bias_grad(sums: T2, grad: BiasGrad<'_, Self>) {
+        linear::bias_grad(sums, grad);
+    }
+
     fn linear_cross_entropy(h: T2, weight: T2, bias: T1, targets: Tensor<Flex, 1, Int>) -> T1 {
         loss::linear_cross_entropy(h, weight, bias, targets)
     }

@@ -16,8 +16,16 @@ pub fn linear_weight_grad<B: Backend>(dy: Tensor<B, 2>, x: Tensor<B, 2>, grads: 
     let (rows, cols) = (dy.dims()[1], x.dims()[1]);
     let dweight = dy.clone().transpose().matmul(wide(x));
     accumulate(grads.flat, grads.weight.offset, dweight.reshape([rows * cols]));
-    let sums = dy.sum_dim(0).reshape([rows]).slice([0..grads.bias.len]);
-    accumulate(grads.flat, grads.bias.offset, sums);
+    if grads.bias.len > 0 {
+        let sums = dy.sum_dim(0).reshape([rows]).slice([0..grads.bias.len]);
+        accumulate(grads.flat, grads.bias.offset, sums);
+    }
+}
+
+/// db += the column sums of `sums` `[S, C]`.
+pub fn bias_grad<B: Backend>(sums: Tensor<B, 2>, grad: BiasGrad<'_, B>) {
+    let sums = wide(sums).sum_dim(0).reshape([grad.bias.len]);
+    accumulate(grad.flat, grad.bias.offset, sums);
 }
 
 /// dx = dy W.

@@ -16,7 +16,7 @@ mod rotary;
 pub use attention::{attention, attention_backward};
 pub use decode::{attention_decode, store_keys_values};
 pub use embedding::{embedding, embedding_backward};
-pub use linear::{gelu, gelu_backward, linear, linear_backward, linear_input_grad, linear_weight_grad};
+pub use linear::{bias_grad, gelu, gelu_backward, linear, linear_backward, linear_input_grad, linear_weight_grad};
 pub use loss::{LOSS_CHUNK, linear_cross_entropy, linear_cross_entropy_backward, loss_chunks};
 pub use norm::{layer_norm, layer_norm_backward};
 pub use optimizer::{adamw, bias_corrections, grad_factor, sum_of_squares};

@@ -82,7 +82,7 @@ fn residual<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {
 
 /// Masks are the same bits everywhere: the error is the share of elements that one side drops and the other keeps, and
 /// none is tolerated. Inputs so small that fp16 makes them 0 do not occur among a few thousand normal values.
-fn masks_agree<B: DecoderBackend>(
+pub(super) fn masks_agree<B: DecoderBackend>(
     bench: &mut Bench<B>,
     op: &'static str,
     shape: &str,

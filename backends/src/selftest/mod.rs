@@ -12,6 +12,7 @@ mod linear;
 mod loss;
 mod norm;
 mod optimizer;
+mod residual_norm;
 
 use burn_flex::Flex;
 use burn_tensor::{DType, Int, Tensor, TensorData};
@@ -103,7 +104,10 @@ impl Group {
 pub fn run<B: DecoderBackend>(device: &B::Device, group: Group, dtype: DType, seed: u64) -> Vec<Case> {
     let mut bench = Bench::<B> { device: device.clone(), dtype, state: mix64(seed), cases: Vec::new() };
     match group {
-        Group::Norm => norm::run(&mut bench),
+        Group::Norm => {
+            norm::run(&mut bench);
+            residual_norm::run(&mut bench);
+        }
         Group::Activations => activations::run(&mut bench),
         Group::Embedding => embedding::run(&mut bench),
         Group::Optimizer => optimizer::run(&mut bench),

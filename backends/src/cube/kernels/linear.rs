@@ -4,12 +4,12 @@
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use burn_tensor::{DType, Tensor};
-use trainer_shaders::column_sums::{Sums, add_column_sums, scratch_len};
+use trainer_shaders::column_sums::{Sums, add_column_sums, add_partials, scratch_len};
 use trainer_shaders::few_rows::{FEW_ROWS, few_rows};
 
 use super::matmul::{Out, Part, Side, product};
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, slot};
-use crate::ops::{MatrixSlot, VectorSlot, WeightGrads};
+use crate::ops::{BiasGrad, MatrixSlot, VectorSlot, WeightGrads};
 
 pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     x: Tensor<B, 2>,
@@ -39,10 +39,31 @@ pub fn add_gradients<R: CubeRuntime>(
 ) {
     let MatrixSlot { offset, rows, cols } = weight;
     product(Part::whole(dy), Side::Columns, x, Side::Columns, None, Out::added(flat, offset, [rows, cols]));
+    if bias.len > 0 {
+        add_bias_gradient(flat, dy, bias);
+    }
+}
+
+/// Adds the sums of the matrix' first columns to their slot of `flat`.
+fn add_bias_gradient<R: CubeRuntime>(flat: &CubeTensor<R>, dy: &CubeTensor<R>, bias: VectorSlot) {
     let [rows, row] = [dy.meta.shape()[0], dy.meta.shape()[1]];
     let partial = empty(dy, [scratch_len([rows, bias.len])], DType::F32);
     let sums = Sums { partial: binding(&partial), out: slot(flat, bias.offset, bias.len) };
     add_column_sums(&dy.client, [rows, bias.len], row, buffer(dy), sums);
+}
+
+/// Rows that are added up in one stage.
+const FEW_SUMS: usize = 512;
+
+pub fn bias_grad<R: CubeRuntime, B: CubeTensors<R>>(sums: Tensor<B, 2>, grad: BiasGrad<'_, B>) {
+    let (sizes, sums, bias) = (sums.dims(), cube(sums), grad.bias);
+    modify(grad.flat, |flat| {
+        if sizes[0] <= FEW_SUMS && sums.dtype == DType::F32 {
+            add_partials(&sums.client, binding(&sums), 0, sizes, slot(flat, bias.offset, bias.len));
+        } else {
+            add_bias_gradient(flat, &sums, bias);
+        }
+    });
 }
 
 pub fn weight_grad<R: CubeRuntime, B: CubeTensors<R>>(dy: Tensor<B, 2>, x: Tensor<B, 2>, grads: WeightGrads<'_, B>) {

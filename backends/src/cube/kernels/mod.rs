@@ -10,6 +10,7 @@ mod matmul;
 mod norm;
 mod optimizer;
 mod residual;
+mod residual_norm;
 mod rotary;
 mod tensor;
 
@@ -160,6 +161,32 @@ where
         dtype: DType,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         residual::backward(dx, dims, dropout, dtype)
+    }
+
+    fn residual_norm(
+        x: Tensor<Self, 2>,
+        attention: Tensor<Self, 2>,
+        mlp: Tensor<Self, 2>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+        norm: NormWeights<Self>,
+    ) -> (Tensor<Self, 2>, Normed<Self>) {
+        residual_norm::forward(x, [attention, mlp], dims, dropout, norm)
+    }
+
+    fn residual_norm_backward(
+        dy: Tensor<Self, 2>,
+        norm: NormInputs<Self>,
+        grads: NormGrads<'_, Self>,
+        around: Option<Tensor<Self, 2>>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+    ) -> (Tensor<Self, 2>, BranchGrads<Self>) {
+        residual_norm::backward(dy, norm, grads, around, dims, dropout)
+    }
+
+    fn bias_grad(sums: Tensor<Self, 2>, grad: BiasGrad<'_, Self>) {
+        linear::bias_grad(sums, grad);
     }
 
     fn embedding_dropout(x: Tensor<Self, 2>, seq: usize, dropout: Option<Dropout>) -> Tensor<Self, 2> {

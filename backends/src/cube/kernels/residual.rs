@@ -18,7 +18,7 @@ fn mask(dropout: Dropout, site: Site) -> Mask {
     }
 }
 
-fn branches(dropout: Dropout) -> [Mask; 2] {
+pub fn branches(dropout: Dropout) -> [Mask; 2] {
     [Site::AttentionResidual, Site::MlpResidual].map(|site| mask(dropout, site))
 }
 
