@@ -344,6 +344,17 @@ pub trait DecoderBackend: Backend {
         reference::rotary(fused, table, dims, turn)
     }
 
+    /// `linear_forward` to `[N, W]`, and `rotary` forward of that.
+    fn linear_rotary_forward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        table: &RotaryTable<Self>,
+        dims: BlockDims,
+    ) -> Tensor<Self, 2> {
+        Self::rotary(Self::linear_forward(x, weight, bias), table, dims, Turn::Forward)
+    }
+
     /// Causal softmax attention of the rotated q, k and v in `fused` `[N, W]`, with dropout on the probabilities.
     fn attention_forward(fused: Tensor<Self, 2>, dims: BlockDims, dropout: Option<Dropout>) -> Attended<Self> {
         reference::attention(fused, dims, dropout)
@@ -359,6 +370,21 @@ pub trait DecoderBackend: Backend {
         into: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         reference::attention_backward(d_o, fused, attended, dims, dropout, into)
+    }
+
+    /// `attention_backward`, and `rotary` back of that. Besides, where a kernel has them on the way, rows `[S, 3C]`, any float
+    /// dtype, that add up to the gradient of the bias of q, k and v, for `bias_grad`.
+    fn attention_rotary_backward(
+        d_o: Tensor<Self, 2>,
+        fused: Tensor<Self, 2>,
+        attended: Attended<Self>,
+        table: &RotaryTable<Self>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+        into: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Option<Tensor<Self, 2>>) {
+        let into = Self::attention_backward(d_o, fused, attended, dims, dropout, into);
+        (Self::rotary(into, table, dims, Turn::Back), None)
     }
 
     /// Writes the rotated k and the v in `fused` `[N, W]` into the cache: each sequence's T tokens from its position on.

@@ -8,7 +8,7 @@
 // The launcher (shaders/src/cuda_gemm/) puts these before the text:
 //   TILE_M, TILE_N   64, 128 or 256; 2 to 8 warps
 //   STAGES, GROUP_M  slices in shared memory; rows of tiles that are worked on together
-//   A_MN, B_MN, IN, OUT, BIAS, ACCUMULATE, WIDE   as in hopper_gemm.cu
+//   A_MN, B_MN, IN, OUT, BIAS, ACCUMULATE, WIDE, TURNED, HEAD   as in hopper_gemm.cu
 //
 // The instructions are in mma.cuh, the order of the tiles and the way to memory in gemm.cuh.
 
@@ -55,7 +55,7 @@ template <int mn, int rows> struct Copies {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    ampere_gemm(const u16* a, const u16* b, const Bias* bias, Out* out, const __grid_constant__ Info info) {
+    ampere_gemm(const u16* a, const u16* b, const Bias* bias, Out* out, TABLES const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
     // Permuted places are found by exclusive or.
     const u32 stages = (shared_address(pool) + ROW_BYTES * 8 - 1) / (ROW_BYTES * 8) * (ROW_BYTES * 8);
@@ -130,5 +130,5 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 #pragma unroll
     for (int i = 0; i < PART / STEP; ++i)
-        store<PART>(sum[i], out + info.start, bias, info, at.m + warp_m * PART + i * STEP, at.n + warp_n * PART);
+        store<PART>(sum[i], out + info.start, bias, TURNS, info, at.m + warp_m * PART + i * STEP, at.n + warp_n * PART);
 }

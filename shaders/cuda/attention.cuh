@@ -13,6 +13,7 @@
 //   WARPGROUPS, STAGES   warpgroups of a block of the grid; blocks of rows in shared memory
 //   IN, IN_KIND          "f16" and F16, or "bf16" and BF16
 //   DROPOUT              1: with dropout
+//   PROJECTED, TURNED    1: gradients are taken on to what was projected (below), of which 16 TURNED elements a head turned
 
 struct Info {
     u64 tiles, seq, heads;
@@ -54,6 +55,14 @@ __device__ __forceinline__ float logarithm2(float x) {
 __device__ __forceinline__ u32 uniform(u32 value) {
     return __shfl_sync(0xffffffff, value, 0);
 }
+
+// Of gradients that are taken on to what was projected: cosines and sines, 8 TURNED a position, and where sums over 16
+// tokens each go, [tokens / 16, 3 heads DIMS].
+#if PROJECTED
+#define PROJECTION const float *cosines, const float *sines, float *sums,
+#else
+#define PROJECTION
+#endif
 
 // A block of the grid: a tile of a head. Of head 0 of sequence 0 first.
 struct Place {
@@ -213,3 +222,41 @@ __device__ __forceinline__ void store(u16* low, u16* high, const float (&sum)[32
         }
     }
 }
+
+#if PROJECTED
+// Turns a warp's 16 rows back by the angles of two positions: the gradients of what rotary position embedding turned (Su et
+// al., RoFormer; element i with i + 8 TURNED). A lane has both of each pair.
+__device__ __forceinline__ void turn_back(float (&sum)[32], const float* cosines, const float* sines, u32 low, u32 high) {
+    const u32 member = threadIdx.x % 4;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const u32 from = (half ? high : low) * 8 * TURNED + 2 * member;
+#pragma unroll
+        for (int at = 0; at < TURNED; ++at) {
+            const float2 cosine = *(const float2*)(cosines + from + 8 * at), sine = *(const float2*)(sines + from + 8 * at);
+            float *first = &sum[4 * at + 2 * half], *second = &sum[4 * (at + TURNED) + 2 * half];
+            const float a = first[0], b = first[1];
+            first[0] = a * cosine.x + second[0] * sine.x;
+            first[1] = b * cosine.y + second[1] * sine.y;
+            second[0] = second[0] * cosine.x - a * sine.x;
+            second[1] = second[1] * cosine.y - b * sine.y;
+        }
+    }
+}
+
+// Writes the sums of a warp's 16 rows, times a factor.
+__device__ __forceinline__ void store_sums(float* to, const float (&sum)[32], float factor) {
+    const u32 lane = threadIdx.x % 32;
+#pragma unroll
+    for (int product = 0; product < 8; ++product) {
+        float2 own = make_float2(sum[4 * product] + sum[4 * product + 2], sum[4 * product + 1] + sum[4 * product + 3]);
+#pragma unroll
+        for (int other = 4; other < 32; other *= 2) {
+            own.x += __shfl_xor_sync(0xffffffff, own.x, other);
+            own.y += __shfl_xor_sync(0xffffffff, own.y, other);
+        }
+        if (lane < 4)
+            *(float2*)(to + 8 * product + 2 * lane) = make_float2(own.x * factor, own.y * factor);
+    }
+}
+#endif

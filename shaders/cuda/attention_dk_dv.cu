@@ -32,7 +32,7 @@ __device__ __forceinline__ void weigh(float (&s)[32], float (&dp)[32], u32 stats
 
 extern "C" __global__ void BOUNDS(2)
     attention_dk_dv(MAPS(query_map, gradient_map, stats_map) const u16* fused, const u16* d_o, const float2* stats,
-                    u16* into, const __grid_constant__ Info info) {
+                    u16* into, PROJECTION const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
     __shared__ u32 calls[DROPOUT ? WARPGROUPS * 4 : 1][4 * APART];
     __shared__ uint4 held_rows[HELD_VECTORS];
@@ -142,6 +142,12 @@ extern "C" __global__ void BOUNDS(2)
     wait_for<0>(dk);
     hold(dv);
     const float kept = bits(info.kept), factor = bits(info.scale) * kept;
+#if PROJECTED
+    turn_back(dk, cosines, sines, key, key + 1);
+    float* sums_to = sums + token / 16 * 3 * hidden + hidden + here.head * DIMS;
+    store_sums(sums_to, dk, factor);
+    store_sums(sums_to + hidden, dv, kept);
+#endif
     u16* to = into + token * info.width + hidden + here.head * DIMS;
     store(to, to + info.width, dk, factor, factor);
     to += hidden;

@@ -5,7 +5,7 @@
 
 extern "C" __global__ void BOUNDS(2)
     attention_dq(MAP(map) const u16* fused, const u16* d_o, const float2* stats, u16* into,
-                 const __grid_constant__ Info info) {
+                 PROJECTION const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
     const Place here(info);
     const Tile tile(here, info);
@@ -83,6 +83,10 @@ extern "C" __global__ void BOUNDS(2)
         wait_for<0>(sum);
         ring.free(before);
         const float factor = bits(info.scale) * bits(info.kept);
+#if PROJECTED
+        turn_back(sum, cosines, sines, query, query + 8);
+        store_sums(sums + token / 16 * 3 * hidden + here.head * DIMS, sum, factor);
+#endif
         u16* to = into + token * info.width + here.head * DIMS;
         store(to, to + 8 * info.width, sum, factor, factor);
     }

@@ -12,6 +12,7 @@
 //   OUT, BIAS    NONE (bias only), F16, BF16 or F32
 //   ACCUMULATE   1: add to out
 //   WIDE         1: rows of out and its start are aligned for vectors (8 elements of 16 bits, 2 of 32)
+//   TURNED, HEAD columns that turn (gemm.cuh); 0 and any: none
 //
 // The instructions are in hopper.cuh and wgmma.cuh, the order of the tiles and the way to memory in gemm.cuh.
 
@@ -28,7 +29,7 @@
 // The tensor maps' and the operands' own pointers are CubeCL's; the copies go through the maps.
 extern "C" __global__ void IN_CLUSTER __launch_bounds__(3 * WARPGROUP, 1)
     hopper_gemm(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, const void*,
-                const void*, const void*, const void*, const Bias* bias, Out* out, const __grid_constant__ Info info) {
+                const void*, const void*, const void*, const Bias* bias, Out* out, TABLES const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
     // The swizzle counts rows from addresses that are multiples of its pattern.
     const u32 stages = (shared_address(pool) + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
@@ -115,7 +116,7 @@ extern "C" __global__ void IN_CLUSTER __launch_bounds__(3 * WARPGROUP, 1)
 #pragma unroll
             for (int part = 0; part < OWN; ++part) {
                 const u32 row = at.m + rank * TILE_M + (warpgroup * OWN + part) * 64 + warp * 16;
-                store<TILE_N>(sum[part], out + info.start, bias, info, row, at.n);
+                store<TILE_N>(sum[part], out + info.start, bias, TURNS, info, row, at.n);
             }
         }
     }

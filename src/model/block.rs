@@ -9,8 +9,7 @@ use trainer_backends::DecoderBackend;
 use trainer_backends::cache::{KeyValues, Places};
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{
-    Attended, BiasGrad, BlockDims, BranchGrads, NormGrads, NormInputs, NormWeights, Normed, RotaryTable, Turn,
-    WeightGrads,
+    Attended, BiasGrad, BlockDims, BranchGrads, NormGrads, NormInputs, NormWeights, Normed, RotaryTable, WeightGrads,
 };
 
 use super::table::BlockSlots;
@@ -100,8 +99,7 @@ fn activations<B: DecoderBackend>(
     weights: &Tensor<B, 1>,
     normed: Normed<B>,
 ) -> Activations<B> {
-    let fused = project(context, weights, normed.y.clone());
-    let fused = ops::rotary(fused, context.rotary, context.dims, Turn::Forward);
+    let fused = project(context, weights, normed.y.clone(), context.dims);
     let attended = ops::attention_forward(fused.clone(), context.dims, context.attention_dropout);
     let gelu = ops::gelu_tanh(fused.clone(), context.dims);
     Activations { normed, fused, attended, gelu }
@@ -139,22 +137,22 @@ pub fn decode<B: DecoderBackend>(
     cache: &mut KeyValues<B>,
 ) -> Branches<B> {
     let dims = context.dims;
-    let fused = project(context, weights, normed.y);
     // Row i of the table is what the i-th position of one sequence of B turns by.
     let as_positions = BlockDims { batch: 1, seq: dims.batch, ..dims };
-    let fused = ops::rotary(fused, context.rotary, as_positions, Turn::Forward);
+    let fused = project(context, weights, normed.y, as_positions);
     let o = B::attention_decode(fused.clone(), dims, places, cache);
     branches(context, weights, o, ops::gelu_tanh(fused, dims))
 }
 
-/// q, k, v and fc1's output, `[N, W]`, of the norm's output `[N, C]`.
+/// q and k, which are then rotated, v, and fc1's output, `[N, W]`, of the norm's output `[N, C]`.
 fn project<B: DecoderBackend>(
     context: &BlockContext<'_, B>,
     weights: &Tensor<B, 1>,
     normed: Tensor<B, 2>,
+    dims: BlockDims,
 ) -> Tensor<B, 2> {
-    let slots = context.slots;
-    ops::linear_forward(normed, B::matrix(weights, slots.fused), B::vector(weights, slots.fused_bias))
+    let (weight, bias) = (B::matrix(weights, context.slots.fused), B::vector(weights, context.slots.fused_bias));
+    ops::linear_rotary_forward(normed, weight, bias, context.rotary, dims)
 }
 
 /// Both branches, given attention's output `o` `[N, C]` and GELU's `[N, F]`.
@@ -227,12 +225,12 @@ pub fn backward<B: DecoderBackend>(
     let [qkv_bias, fc1_bias] = slots.fused_bias.split_at(3 * dims.hidden());
     let fc1 = BiasGrad { flat: grads, bias: fc1_bias };
     let d_fused = ops::gelu_tanh_backward(d_gelu, fused.clone(), dims, d_fused, fc1);
-    let d_fused = ops::attention_backward(d_o, fused, attended, dims, context.attention_dropout, d_fused);
-    let d_fused = ops::rotary(d_fused, rotary, dims, Turn::Back);
+    let dropout = context.attention_dropout;
+    let (d_fused, qkv_sums) = ops::attention_rotary_backward(d_o, fused, attended, rotary, dims, dropout, d_fused);
 
     let Normed { y, mean, rstd } = normed;
     let projection = WeightGrads { flat: grads, weight: slots.fused, bias: qkv_bias };
-    let dy = ops::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection, None);
+    let dy = ops::linear_backward(d_fused, y, B::matrix(weights, slots.fused), projection, qkv_sums);
     let inputs = NormInputs { x, mean, rstd, gamma: B::vector(weights, slots.gamma) };
     let norm = NormGrads { flat: grads, gamma: slots.gamma, beta: slots.beta };
     norm_backward(before, dy, inputs, norm, Some(stream))

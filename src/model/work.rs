@@ -151,14 +151,11 @@ pub fn step_kernels(architecture: &Architecture, shape: &StepShape) -> Vec<Kerne
     kernels.add("attention forward", whole, attention, [2 * product, seen(2)], bytes(4));
     kernels.add("attention backward", blocks, attention, [4 * product, seen(5)], bytes(8));
 
-    let turned = 2 * heads * architecture.rotary_dim as u64;
     // The first block's, and again where a block's is made once more; the others come with the sum in front of them.
     kernels.bytes("layer norm forward", passes + pointwise - blocks, n * c * (4 + s));
-    kernels.bytes("rotary forward", whole, n * turned * 2 * s);
     kernels.bytes("GELU forward", pointwise, n * f * 2 * s);
     kernels.bytes("residual and norm forward", blocks, n * c * (8 + 3 * s));
     kernels.bytes("GELU backward", blocks, n * f * 3 * s);
-    kernels.bytes("rotary backward", blocks, n * turned * 2 * s);
     // A block's adds the gradient around the norm; the last norm has none, and the first one no block in front of it.
     let branches = s * if shape.residual_dropout { 2 } else { 1 };
     kernels.bytes("residual and norm backward", blocks - passes, n * c * (s + 12 + branches));

@@ -9,7 +9,7 @@ use trainer_backends::DecoderBackend;
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{
     AdamWBuffers, AdamWStep, Attended, BiasGrad, BlockDims, BranchGrads, MatrixSlot, NormGrads, NormInputs,
-    NormWeights, Normed, RotaryTable, Turn, WeightGrads,
+    NormWeights, Normed, RotaryTable, WeightGrads,
 };
 
 use super::recorder::{Span, Work, op};
@@ -37,14 +37,27 @@ fn pointwise(name: &'static str, sizes: impl FnOnce() -> ([usize; 2], usize)) ->
     op(work)
 }
 
+fn forward_work<B: DecoderBackend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Work {
+    let ([n, k], o) = (x.dims(), weight.dims()[0]);
+    let y_bytes = (n * o * x.dtype().size()) as u64;
+    product("linear forward", n, [k, o], bytes_of(x) + bytes_of(weight) + y_bytes)
+}
+
 pub fn linear_forward<B: DecoderBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
-    let work = || {
-        let ([n, k], o) = (x.dims(), weight.dims()[0]);
-        let y_bytes = (n * o * x.dtype().size()) as u64;
-        product("linear forward", n, [k, o], bytes_of(&x) + bytes_of(&weight) + y_bytes)
-    };
-    let _span = op(work);
+    let _span = op(|| forward_work(&x, &weight));
     B::linear_forward(x, weight, bias)
+}
+
+/// One operation: the rotation may be the product's own.
+pub fn linear_rotary_forward<B: DecoderBackend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+    table: &RotaryTable<B>,
+    dims: BlockDims,
+) -> Tensor<B, 2> {
+    let _span = op(|| forward_work(&x, &weight));
+    B::linear_rotary_forward(x, weight, bias, table, dims)
 }
 
 /// The gradient of the input, and in `grads` those of weight and bias: two operations. The bias' is the sum of the rows of
@@ -100,16 +113,18 @@ pub fn attention_forward<B: DecoderBackend>(
     B::attention_forward(fused, dims, dropout)
 }
 
-pub fn attention_backward<B: DecoderBackend>(
+/// One operation, as `linear_rotary_forward`.
+pub fn attention_rotary_backward<B: DecoderBackend>(
     d_o: Tensor<B, 2>,
     fused: Tensor<B, 2>,
     attended: Attended<B>,
+    table: &RotaryTable<B>,
     dims: BlockDims,
     dropout: Option<Dropout>,
     into: Tensor<B, 2>,
-) -> Tensor<B, 2> {
+) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
     let _span = op(|| attention("attention backward", dims, 4, 8, fused.dtype().size()));
-    B::attention_backward(d_o, fused, attended, dims, dropout, into)
+    B::attention_rotary_backward(d_o, fused, attended, table, dims, dropout, into)
 }
 
 pub fn layer_norm_forward<B: DecoderBackend>(
@@ -163,22 +178,6 @@ pub fn residual_norm_backward<B: DecoderBackend>(
     let bytes = || dy.dtype().size() + 8 + around_bytes + branches * norm.gamma.dtype().size();
     let _span = pointwise("residual and norm backward", || (dy.dims(), bytes()));
     B::residual_norm_backward(dy, norm, grads, around, dims, dropout)
-}
-
-pub fn rotary<B: DecoderBackend>(
-    fused: Tensor<B, 2>,
-    table: &RotaryTable<B>,
-    dims: BlockDims,
-    turn: Turn,
-) -> Tensor<B, 2> {
-    let name = match turn {
-        Turn::Forward => "rotary forward",
-        Turn::Back => "rotary backward",
-    };
-    // Of q and of k.
-    let turned = 2 * dims.heads * dims.rotary_dim;
-    let _span = pointwise(name, || ([dims.tokens(), turned], 2 * fused.dtype().size()));
-    B::rotary(fused, table, dims, turn)
 }
 
 pub fn gelu_tanh<B: DecoderBackend>(fused: Tensor<B, 2>, dims: BlockDims) -> Tensor<B, 2> {

@@ -94,9 +94,9 @@ fn expected(l: usize, m: usize, recompute: &str) -> BTreeMap<String, usize> {
         ("clear gradients", 1),
         ("read loss and norm", 1),
     ];
-    let forward = ["linear forward 32x224", "rotary forward", "attention forward"];
+    let forward = ["linear forward 32x224", "attention forward"];
     counts.extend(forward.into_iter().map(|name| (name, others)));
-    let backward = ["rotary backward", "attention backward", "GELU backward"];
+    let backward = ["attention backward", "GELU backward"];
     let products = ["grad 32x224", "grad 32x32", "grad 128x32"];
     let both = products.iter().flat_map(|of| [format!("input {of}"), format!("weight {of}")]);
     let backward = backward.into_iter().map(str::to_owned).chain(both).map(|name| (name, m * l));

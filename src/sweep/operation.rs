@@ -202,6 +202,11 @@ impl Operation {
             let bytes = activations + if product == Product::WeightGrad { 8 * k * o } else { s * k * o };
             return Work { flops: 2 * n * k * o, bytes, products: true };
         }
+        if self == Self::Rotary {
+            // A step's is part of a product.
+            let numbers = shape.tokens() * 2 * shape.dims.heads * shape.dims.rotary_dim;
+            return Work { flops: 0, bytes: (2 * numbers * shape.dtype.size()) as u64, products: false };
+        }
         let name = self.name(shape);
         let block = shape.block[0] as u64;
         let kernels: Vec<Kernel> =

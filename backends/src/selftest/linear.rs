@@ -1,7 +1,7 @@
 use burn_tensor::DType;
 
-use super::Bench;
-use crate::ops::{DecoderBackend, MatrixSlot, VectorSlot, WeightGrads};
+use super::{Bench, label};
+use crate::ops::{BlockDims, DecoderBackend, MatrixSlot, RotaryTable, Turn, VectorSlot, WeightGrads};
 use crate::reference;
 
 /// [tokens, inputs, outputs]: multiples of nothing, an odd number of every tile, and so few tokens that a kernel of their
@@ -17,10 +17,42 @@ const MANY: [usize; 3] = [1_050_001, 3, 1];
 /// slices, several tiles a block, outputs whose rows are no whole vectors.
 const COPIED: [[usize; 3]; 5] = [[128, 64, 64], [259, 328, 520], [259, 96, 515], [17, 1032, 8], [300, 64, 264]];
 
+/// Of the layer whose q and k turn: what a product's own kernel turns, in tiles that end among columns that turn and rows of
+/// another sequence, and what it does not.
+const TURNED: [BlockDims; 4] = [
+    BlockDims { batch: 2, seq: 19, heads: 3, head_dim: 10, rotary_dim: 6, mlp: 37 },
+    BlockDims { batch: 3, seq: 67, heads: 5, head_dim: 64, rotary_dim: 32, mlp: 40 },
+    BlockDims { batch: 1, seq: 130, heads: 3, head_dim: 32, rotary_dim: 16, mlp: 72 },
+    BlockDims { batch: 1, seq: 40, heads: 1, head_dim: 64, rotary_dim: 64, mlp: 8 },
+];
+
 /// Layers of matrices that suit the devices' own copies.
 pub fn products<B: DecoderBackend>(bench: &mut Bench<B>) {
     for sizes in COPIED {
         case(bench, sizes, true);
+    }
+    for dims in TURNED {
+        turned(bench, dims);
+    }
+}
+
+fn turned<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {
+    let (shape, dtype) = (label(dims), bench.dtype);
+    let (n, c, w) = (dims.tokens(), dims.hidden(), dims.fused());
+    let (x, x_oracle) = bench.draw([n, c], dtype);
+    let (weight, weight_oracle) = bench.draw([w, c], dtype);
+    let (bias, bias_oracle) = bench.draw([w], dtype);
+    // The table is longer than the sequence.
+    let angles = [dims.seq + 3, dims.rotary_dim / 2];
+    let ((cos, cos_oracle), (sin, sin_oracle)) = (bench.draw(angles, DType::F32), bench.draw(angles, DType::F32));
+    let (table, oracle) = (RotaryTable { cos, sin }, RotaryTable { cos: cos_oracle, sin: sin_oracle });
+    bench.poison([n, w], dtype);
+    let found = B::linear_rotary_forward(x, weight, bias, &table, dims);
+    let expected = reference::linear(x_oracle, weight_oracle, bias_oracle);
+    let expected = reference::rotary(expected, &oracle, dims, Turn::Forward);
+    for (name, part) in [("linear_rotary_forward q, k", 0..2 * c), ("linear_rotary_forward others", 2 * c..w)] {
+        let part = [0..n, part];
+        bench.compare(name, &shape, found.clone().slice(part.clone()), expected.clone().slice(part));
     }
 }
 

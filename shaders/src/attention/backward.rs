@@ -346,18 +346,47 @@ pub struct Gradients<R: Runtime> {
     pub scratch: [TensorBinding<R>; 2],
     /// `[N, W]`: columns `..3C` are written.
     pub into: Buffer<R>,
+    /// What else is asked for.
+    pub projection: Option<Projection<R>>,
 }
 
-/// Writes the gradients of q, k and v into columns `..3C` of `into`.
+/// What takes the gradients on to those of q, k and v before q and k turned (rotary.rs).
+pub struct Projection<R: Runtime> {
+    /// Half the elements of a head that turned: columns of the tables.
+    pub half: usize,
+    /// A row a position, fp32.
+    pub cosines: TensorBinding<R>,
+    pub sines: TensorBinding<R>,
+    /// `[projected_sums, 3C]` fp32: rows that add up to the gradients of the projection's bias.
+    pub sums: TensorBinding<R>,
+}
+
+/// Rows of `Projection::sums`, where `attention_backward` is likely to take the projection; dtypes as in `scratch_len`.
+pub fn projected_sums<R: Runtime>(
+    client: &ComputeClient<R>,
+    shape: &Shape,
+    dtypes: &[StorageType],
+    half: usize,
+) -> Option<usize> {
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    return cuda::projected_sums(client, shape, dtypes, half);
+    #[cfg(not(all(feature = "cuda", not(target_os = "macos"))))]
+    {
+        let _ = (client, shape, dtypes, half);
+        None
+    }
+}
+
+/// Writes the gradients of q, k and v into columns `..3C` of `into`. Returns whether they were taken through the projection.
 pub fn attention_backward<R: Runtime>(
     client: &ComputeClient<R>,
     shape: Shape,
     dropout: Option<DropoutScalars>,
     gradients: Gradients<R>,
-) {
+) -> bool {
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
     if cuda::backward(client, shape, dropout, &gradients) {
-        return;
+        return gradients.projection.is_some();
     }
     let array = |binding: &TensorBinding<R>| binding.clone().into_tensor_arg().into_array_arg();
     let Gradients { d_o, o, delta, .. } = &gradients;
@@ -382,6 +411,7 @@ pub fn attention_backward<R: Runtime>(
         Some(blueprint) => on_tensor_cores(client, shape, dropout, gradients, blueprint),
         None => on_units(client, shape, dropout, gradients),
     }
+    false
 }
 
 fn on_tensor_cores<R: Runtime>(

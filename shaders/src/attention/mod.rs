@@ -19,7 +19,7 @@ pub mod decode;
 mod forward;
 mod tensor_cores;
 
-pub use backward::{Gradients, attention_backward};
+pub use backward::{Gradients, Projection, attention_backward, projected_sums};
 pub use forward::attention_forward;
 
 use cubecl::prelude::*;

@@ -68,6 +68,33 @@ impl<R: Runtime> Operand<R> {
     }
 }
 
+/// Columns of a product that turn by their row's position (rotary.rs): pairs (i, i + `half`) of each head.
+pub struct Turned<R: Runtime> {
+    /// Row r has position r % seq.
+    pub seq: usize,
+    /// How many turn, whole heads from the first on.
+    pub cols: usize,
+    pub head_dim: usize,
+    pub half: usize,
+    /// A row a position, `half` columns, fp32.
+    pub cosines: TensorBinding<R>,
+    pub sines: TensorBinding<R>,
+}
+
+/// Columns that a lane's share of goes to memory at a time: both of a pair have to be among them.
+const GROUP: usize = 32;
+
+impl<R: Runtime> Turned<R> {
+    fn suits(&self) -> bool {
+        let aligned = |table: &TensorBinding<R>| table.handle.offset_start.unwrap_or(0).is_multiple_of(ALIGN as u64);
+        self.half.is_multiple_of(8)
+            && 2 * self.half <= GROUP
+            && self.head_dim.is_multiple_of(GROUP)
+            && aligned(&self.cosines)
+            && aligned(&self.sines)
+    }
+}
+
 /// Which of the kernels may be used, and how.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
@@ -77,9 +104,9 @@ pub struct Settings {
     pub ampere: Setting<blueprint::Ampere>,
 }
 
-/// out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), or added to what `out` holds; fp32 sums. Whether that was
-/// launched: not on devices that have neither, nor for operands that are not both fp16 or both bf16, or whose rows are not
-/// aligned to 16 bytes.
+/// out[m, n] = sum over k of a[m, k] b[n, k] (+ bias[n]), some columns turned, or added to what `out` holds; fp32 sums.
+/// Whether that was launched: not on devices that have neither, nor for operands that are not both fp16 or both bf16, or whose
+/// rows are not aligned to 16 bytes; and turned only into vectors of 16 bits, where a lane has both of each pair.
 ///
 /// # Panics
 /// If the operands' extents do not fit each other.
@@ -90,9 +117,10 @@ pub fn gemm<R: Runtime>(
     a: &Operand<R>,
     b: &Operand<R>,
     bias: Option<Buffer<R>>,
+    turned: Option<Turned<R>>,
     out: Destination<R>,
 ) -> bool {
-    let Some(product) = Product::of(a, b, bias, out) else { return false };
+    let Some(product) = Product::of(a, b, bias, turned, out) else { return false };
     hopper::launch(client, settings.hopper, [a, b], &product) || ampere::launch(client, settings.ampere, &product)
 }
 
@@ -112,7 +140,13 @@ impl Product {
     ///
     /// # Panics
     /// If the operands' extents do not fit each other.
-    fn of<R: Runtime>(a: &Operand<R>, b: &Operand<R>, bias: Option<Buffer<R>>, out: Destination<R>) -> Option<Self> {
+    fn of<R: Runtime>(
+        a: &Operand<R>,
+        b: &Operand<R>,
+        bias: Option<Buffer<R>>,
+        turned: Option<Turned<R>>,
+        out: Destination<R>,
+    ) -> Option<Self> {
         let ([m, k], [n, b_k]) = (a.extents(), b.extents());
         assert!(k == b_k, "a has {k} terms a sum, b {b_k}");
         let (input, right) = (float(a.buffer.dtype)?, float(b.buffer.dtype)?);
@@ -133,12 +167,19 @@ impl Product {
             bias: bias_kind.flatten(),
             accumulate: out.accumulate,
             wide: n.is_multiple_of(vector) && out.start.is_multiple_of(vector),
+            turned: turned.as_ref().map(|turned| [turned.half, turned.head_dim]),
         };
+        let in_vectors = form.wide && output != FloatKind::F32 && !form.accumulate;
+        if turned.as_ref().is_some_and(|turned| !in_vectors || !turned.suits()) {
+            return None;
+        }
         let destination = out.buffer.binding.handle;
         // Without a bias a pointer is still passed, and not read through.
         let bias = bias.map_or_else(|| destination.clone(), |bias| bias.binding.handle);
-        let buffers = vec![a.binding(), b.binding(), bias, destination];
-        let numbers = vec![m as u64, n as u64, k as u64, out.start as u64];
+        let mut buffers = vec![a.binding(), b.binding(), bias, destination];
+        let (seq, cols) = turned.as_ref().map_or((1, 0), |turned| (turned.seq, turned.cols));
+        buffers.extend(turned.into_iter().flat_map(|Turned { cosines, sines, .. }| [cosines.handle, sines.handle]));
+        let numbers = [m, n, k, out.start, seq, cols].map(|number| number as u64).to_vec();
         Some(Self { m, n, form, buffers, numbers })
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Form {
     pub accumulate: bool,
     /// Vectors of the output are aligned.
     pub wide: bool,
+    /// Where columns turn: half the elements of a head that do, and all of them.
+    pub turned: Option<[usize; 2]>,
 }
 
 /// Which kernel, and its choices.
@@ -68,7 +70,9 @@ impl Program for Gemm {
     }
 
     fn parameters(&self) -> String {
-        let Form { k_rows: [a, b], input, output, bias, accumulate, wide } = self.form;
+        let Form { k_rows: [a, b], input, output, bias, accumulate, wide, turned } = self.form;
+        let [half, head] = turned.unwrap_or([0, 1]);
+        let turned = half / 8;
         let (input, output, bias) = (suffix(input), kind(output), bias.map_or("NONE", kind));
         let [a, b, accumulate, wide] = [a, b, accumulate, wide].map(u8::from);
         let [tile_m, tile_n, stages, group_m, cluster] = match self.kernel {
@@ -81,7 +85,8 @@ impl Program for Gemm {
             "#define TILE_M {tile_m}\n#define TILE_N {tile_n}\n#define STAGES {stages}\n#define GROUP_M {group_m}\n\
              #define CLUSTER {cluster}\n\
              #define A_MN {a}\n#define B_MN {b}\n#define IN \"{input}\"\n#define OUT {output}\n#define BIAS {bias}\n\
-             #define ACCUMULATE {accumulate}\n#define WIDE {wide}\n"
+             #define ACCUMULATE {accumulate}\n#define WIDE {wide}\n\
+             #define TURNED {turned}\n#define HEAD {head}\n"
         )
     }
 }

@@ -3,13 +3,15 @@
 use burn_cubecl::CubeRuntime;
 use burn_tensor::{DType, Tensor};
 use trainer_shaders::attention::{
-    DropoutScalars, Gradients, Pass, Shape, attention_backward, attention_forward, delta_len, refused, scratch_len,
+    DropoutScalars, Gradients, Pass, Projection, Shape, attention_backward, attention_forward, delta_len,
+    projected_sums, refused, scratch_len,
 };
 
 use super::super::tuning;
+use super::rotary::rotary;
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, owned};
 use crate::dropout::{Dropout, Site};
-use crate::ops::{Attended, BlockDims};
+use crate::ops::{Attended, BlockDims, RotaryTable, Turn};
 
 pub(super) fn shape(dims: BlockDims) -> Shape {
     let BlockDims { batch, seq, heads, head_dim, .. } = dims;
@@ -53,6 +55,36 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     dropout: Option<Dropout>,
     into: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
+    projected(d_o, fused, attended, None, dims, dropout, into).0
+}
+
+/// As `backward`, and through the rotation, in the kernels where they do that.
+pub fn rotary_backward<R: CubeRuntime, B: CubeTensors<R>>(
+    d_o: Tensor<B, 2>,
+    fused: Tensor<B, 2>,
+    attended: Attended<B>,
+    table: &RotaryTable<B>,
+    dims: BlockDims,
+    dropout: Option<Dropout>,
+    into: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
+    match projected(d_o, fused, attended, Some(table), dims, dropout, into) {
+        (into, Some(sums)) => (into, Some(sums)),
+        (into, None) => (rotary(into, table, dims, Turn::Back), None),
+    }
+}
+
+/// The gradients. Where there is a table and the kernels take it, also through the rotation, and rows that add up to the
+/// bias' gradient.
+fn projected<R: CubeRuntime, B: CubeTensors<R>>(
+    d_o: Tensor<B, 2>,
+    fused: Tensor<B, 2>,
+    attended: Attended<B>,
+    table: Option<&RotaryTable<B>>,
+    dims: BlockDims,
+    dropout: Option<Dropout>,
+    into: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
     let into = owned(into);
     let (d_o, fused, o, lse) = (cube(d_o), cube(fused), cube(attended.o), cube(attended.lse));
     let dtypes = [fused.dtype, d_o.dtype, into.dtype].map(Into::into);
@@ -62,6 +94,18 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
     let delta = empty(&into, [delta_len(&fused.client, &shape(dims), &dtypes)], DType::F32);
     let len = scratch_len(&fused.client, &shape(dims), &dtypes);
     let scratch = [(); 2].map(|()| empty(&into, [len], DType::F32));
+    let half = dims.rotary_dim / 2;
+    let table = table.and_then(|table| {
+        let rows = projected_sums(&into.client, &shape(dims), &dtypes, half)?;
+        let sums = empty(&into, [rows, 3 * dims.hidden()], DType::F32);
+        Some([cube(table.cos.clone()), cube(table.sin.clone()), sums])
+    });
+    let projection = table.as_ref().map(|[cosines, sines, sums]| Projection {
+        half,
+        cosines: binding(cosines),
+        sines: binding(sines),
+        sums: binding(sums),
+    });
     let gradients = Gradients {
         d_o: buffer(&d_o),
         fused: buffer(&fused),
@@ -70,7 +114,8 @@ pub fn backward<R: CubeRuntime, B: CubeTensors<R>>(
         delta: binding(&delta),
         scratch: scratch.each_ref().map(binding),
         into: buffer(&into),
+        projection,
     };
-    attention_backward(&into.client, shape(dims), dropout.map(scalars), gradients);
-    float(into)
+    let projected = attention_backward(&into.client, shape(dims), dropout.map(scalars), gradients);
+    (float(into), table.filter(|_| projected).map(|[.., sums]| float(sums)))
 }

@@ -8,8 +8,11 @@ use trainer_shaders::column_sums::{Sums, add_column_sums, add_partials, scratch_
 use trainer_shaders::few_rows::{FEW_ROWS, few_rows};
 
 use super::matmul::{Out, Part, Side, product};
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+use super::matmul::{Turned, turned_product};
+use super::rotary::rotary;
 use super::tensor::{CubeTensors, binding, buffer, cube, empty, float, modify, slot};
-use crate::ops::{BiasGrad, MatrixSlot, VectorSlot, WeightGrads};
+use crate::ops::{BiasGrad, BlockDims, MatrixSlot, RotaryTable, Turn, VectorSlot, WeightGrads};
 
 pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     x: Tensor<B, 2>,
@@ -27,6 +30,34 @@ pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     }
     product(Part::whole(&x), Side::Rows, Part::whole(&weight), Side::Rows, Some(&bias), Out::new(&y));
     float(y)
+}
+
+/// As `forward`, to `[N, W]` whose q and k then turn: in the product where its kernel does that.
+pub fn rotary_forward<R: CubeRuntime, B: CubeTensors<R>>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+    table: &RotaryTable<B>,
+    dims: BlockDims,
+) -> Tensor<B, 2> {
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    if x.dims()[0] > FEW_ROWS && dims.rotary_dim > 0 {
+        let [x, weight] = [&x, &weight].map(|matrix| cube(matrix.clone()));
+        let (bias, cos, sin) = (cube(bias.clone()), cube(table.cos.clone()), cube(table.sin.clone()));
+        let y = empty(&x, [dims.tokens(), dims.fused()], x.dtype);
+        let turned = Turned {
+            seq: dims.seq,
+            cols: 2 * dims.hidden(),
+            head_dim: dims.head_dim,
+            half: dims.rotary_dim / 2,
+            cosines: binding(&cos),
+            sines: binding(&sin),
+        };
+        if turned_product(Part::whole(&x), Part::whole(&weight), &bias, turned, Out::new(&y)) {
+            return float(y);
+        }
+    }
+    rotary(forward(x, weight, bias), table, dims, Turn::Forward)
 }
 
 /// Adds the weight's and the bias' gradients to their slots of `flat`.
@@ -53,7 +84,7 @@ fn add_bias_gradient<R: CubeRuntime>(flat: &CubeTensor<R>, dy: &CubeTensor<R>, b
 }
 
 /// Rows that are added up in one stage.
-const FEW_SUMS: usize = 512;
+const FEW_SUMS: usize = 2048;
 
 pub fn bias_grad<R: CubeRuntime, B: CubeTensors<R>>(sums: Tensor<B, 2>, grad: BiasGrad<'_, B>) {
     let (sizes, sums, bias) = (sums.dims(), cube(sums), grad.bias);

@@ -8,6 +8,10 @@ use cubecl::client::ComputeClient;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
 use cubek::std::InputBinding;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub use trainer_shaders::cuda_gemm::Turned;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+use trainer_shaders::cuda_gemm::{self, Setting, Settings};
 use trainer_shaders::device::{Buffer, wait_for_room};
 use trainer_shaders::epilogue::{self, epilogue};
 use trainer_shaders::gemm::{Destination, Operand, gemm};
@@ -162,17 +166,9 @@ pub fn product<R: CubeRuntime>(
     };
     let bias = bias.map(buffer);
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-    if matches!(chosen, None | Some(Multiplier::Wgmma(_) | Multiplier::Mma(_))) {
-        use trainer_shaders::cuda_gemm::{self, Destination, Setting, Settings};
-        let [a, b] = [a.cuda_operand(a_side), b.cuda_operand(b_side)];
-        let to = Destination { buffer: out.clone(), start, accumulate };
-        let off = Settings { hopper: Setting::Off, ampere: Setting::Off };
-        let settings = match chosen {
-            Some(Multiplier::Wgmma(blueprint)) => Settings { hopper: blueprint.parse().unwrap_or_default(), ..off },
-            Some(Multiplier::Mma(blueprint)) => Settings { ampere: blueprint.parse().unwrap_or_default(), ..off },
-            _ => crate::tensor_cores::settings(),
-        };
-        if cuda_gemm::gemm(client, settings, &a, &b, bias.clone(), to) {
+    if let Some(settings) = cuda_settings(chosen) {
+        let to = cuda_gemm::Destination { buffer: out.clone(), start, accumulate };
+        if cuda_gemm::gemm(client, settings, &a.cuda_operand(a_side), &b.cuda_operand(b_side), bias.clone(), None, to) {
             return;
         }
         if chosen.is_some() {
@@ -203,6 +199,35 @@ pub fn product<R: CubeRuntime>(
             epilogue(client, [m, n], binding(&product), bias, destination);
         }
     }
+}
+
+/// Which kernels in CUDA C++ may make a product; none where another is chosen.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+fn cuda_settings(chosen: Option<Multiplier>) -> Option<Settings> {
+    let off = Settings { hopper: Setting::Off, ampere: Setting::Off };
+    match chosen {
+        Some(Multiplier::Wgmma(blueprint)) => Some(Settings { hopper: blueprint.parse().unwrap_or_default(), ..off }),
+        Some(Multiplier::Mma(blueprint)) => Some(Settings { ampere: blueprint.parse().unwrap_or_default(), ..off }),
+        Some(_) => None,
+        None => Some(crate::tensor_cores::settings()),
+    }
+}
+
+/// x W^T + b whose columns turn on their way to memory, all of one dtype. Whether that was launched: else nothing was.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub fn turned_product<R: CubeRuntime>(
+    x: Part<'_, R>,
+    weight: Part<'_, R>,
+    bias: &CubeTensor<R>,
+    turned: Turned<R>,
+    out: Out<'_, R>,
+) -> bool {
+    let Out { tensor, buffer: to, start, sizes: [_, n], accumulate } = out;
+    let chosen = tuning::multiplier(Product::Forward, [x.cols(), n]);
+    let Some(settings) = cuda_settings(chosen) else { return false };
+    let [a, b] = [x, weight].map(|operand| operand.cuda_operand(Side::Rows));
+    let to = cuda_gemm::Destination { buffer: to, start, accumulate };
+    cuda_gemm::gemm(&tensor.client, settings, &a, &b, Some(buffer(bias)), Some(turned), to)
 }
 
 /// Whether products with operands of `dtype` take the other operand in that dtype only: cubek would cast fp32 for each of them.

@@ -117,6 +117,28 @@ where
         rotary::rotary(fused, table, dims, turn)
     }
 
+    fn linear_rotary_forward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        table: &RotaryTable<Self>,
+        dims: BlockDims,
+    ) -> Tensor<Self, 2> {
+        linear::rotary_forward(x, weight, bias, table, dims)
+    }
+
+    fn attention_rotary_backward(
+        d_o: Tensor<Self, 2>,
+        fused: Tensor<Self, 2>,
+        attended: Attended<Self>,
+        table: &RotaryTable<Self>,
+        dims: BlockDims,
+        dropout: Option<Dropout>,
+        into: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Option<Tensor<Self, 2>>) {
+        attention::rotary_backward(d_o, fused, attended, table, dims, dropout, into)
+    }
+
     fn store_keys_values(fused: &Tensor<Self, 2>, dims: BlockDims, places: &Places<Self>, cache: &mut KeyValues<Self>) {
         decode::store_keys_values(fused, dims, places, cache);
     }

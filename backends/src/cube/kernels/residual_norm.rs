@@ -207,6 +207,7 @@ mod tests {
     }
 
     #[track_caller]
+    #[expect(clippy::unwrap_used, reason = "part of the test above")]
     fn close<const D: usize>(found: Tensor<Wgpu, D>, expected: Tensor<Flex, D>) {
         let [found, expected] = [found.into_data(), expected.into_data()].map(|data| data.into_vec::<f32>().unwrap());
         assert_eq!(found.len(), expected.len());

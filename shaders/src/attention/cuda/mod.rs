@@ -9,7 +9,7 @@ use cubecl::server::{Binding, TensorMapBinding};
 use cubecl_cuda::CudaRuntime;
 
 use self::program::{Attention, Instructions, Kernel};
-use super::{DropoutScalars, Gradients, Pass, Shape};
+use super::{DropoutScalars, Gradients, Pass, Projection, Shape};
 use crate::cuda::{ALIGN, Task, WIDTH, ampere, arguments, float, hopper, tensor_map};
 use crate::device::Buffer;
 use crate::philox::round_keys;
@@ -107,6 +107,8 @@ struct Launch<'a> {
     blueprint: Blueprint,
     shape: Shape,
     dropout: Option<DropoutScalars>,
+    /// See `Attention`.
+    turned: Option<usize>,
 }
 
 impl Launch<'_> {
@@ -132,9 +134,12 @@ impl Launch<'_> {
 
     /// `tiles` of a head, one block of the grid each.
     fn start(&self, kernel: Kernel, maps: Vec<TensorMapBinding>, buffers: Vec<Binding>) {
-        let Self { client, blueprint: Blueprint { instructions, warpgroups, stages, input }, shape, dropout } = *self;
+        let Self { client, blueprint: Blueprint { instructions, warpgroups, stages, input }, shape, dropout, turned } =
+            *self;
         let Shape { batch, seq, heads, width, scale, .. } = shape;
-        let task = Task(Attention { kernel, instructions, warpgroups, stages, input, dropout: dropout.is_some() });
+        let turned = turned.filter(|_| matches!(kernel, Kernel::Dq | Kernel::DkDv));
+        let task =
+            Task(Attention { kernel, instructions, warpgroups, stages, input, dropout: dropout.is_some(), turned });
         let (tiles, blocks) = match kernel {
             Kernel::Stats => (batch * seq * heads, (batch * seq * heads).div_ceil(STATS_ROWS)),
             _ => {
@@ -174,33 +179,55 @@ pub(super) fn forward<R: Runtime>(
     if ![&fused_binding, &o].into_iter().all(aligned) {
         return false;
     }
-    let launch = Launch { client, blueprint, shape, dropout };
+    let launch = Launch { client, blueprint, shape, dropout, turned: None };
     let maps = vec![launch.keys(&fused_binding, fused.dtype)];
     // What maps are of once more as buffers: CubeCL waits for other streams only of those.
     launch.start(Kernel::Forward, maps, vec![fused_binding, o, lse]);
     true
 }
 
-/// Launches `attention_backward`, where everything suits.
+/// Rows that one of `Projection::sums` is over: a warp's.
+const SUMMED_ROWS: usize = 16;
+
+/// Rows of `Projection::sums`, where `backward` takes gradients on to what was projected. `half` is half the elements of a
+/// head that turned. `None` where it leaves that to others.
+pub(super) fn projected_sums<R: Runtime>(
+    client: &ComputeClient<R>,
+    shape: &Shape,
+    dtypes: &[StorageType],
+    half: usize,
+) -> Option<usize> {
+    Blueprint::new(client, shape, Pass::Backward, dtypes)?;
+    // A lane has both of a pair where they are eights apart.
+    half.is_multiple_of(8).then_some(shape.batch * shape.seq / SUMMED_ROWS)
+}
+
+/// Launches `attention_backward`, where everything suits; with a projection where `projected_sums` says that it does.
 pub(super) fn backward<R: Runtime>(
     client: &ComputeClient<R>,
     shape: Shape,
     dropout: Option<DropoutScalars>,
     gradients: &Gradients<R>,
 ) -> bool {
-    let Gradients { d_o, fused, o, lse, delta: stats, into, .. } = gradients;
+    let Gradients { d_o, fused, o, lse, delta: stats, into, projection, .. } = gradients;
     let dtypes = [fused.dtype, d_o.dtype, into.dtype, o.dtype];
     let blueprint = Blueprint::new(client, &shape, Pass::Backward, &dtypes);
     let (Some(client), Some(blueprint)) = (ampere(client), blueprint) else { return false };
     let bindings = [&d_o.binding, &fused.binding, &o.binding, lse, stats, &into.binding];
     let bindings = bindings.map(|binding| binding.handle.clone());
-    if !bindings.iter().all(aligned) {
+    let projection = projection.as_ref().map(|Projection { half, cosines, sines, sums }| {
+        (half / 8, [cosines, sines, sums].map(|binding| binding.handle.clone()))
+    });
+    let mut all = bindings.iter().chain(projection.iter().flat_map(|(_, bindings)| bindings));
+    if !all.all(aligned) {
         return false;
     }
     let [d_o_binding, fused_binding, o, lse, stats, into] = bindings;
-    let launch = Launch { client, blueprint, shape, dropout };
+    let launch = Launch { client, blueprint, shape, dropout, turned: projection.as_ref().map(|(turned, _)| *turned) };
     launch.start(Kernel::Stats, Vec::new(), vec![d_o_binding.clone(), o, lse, stats.clone()]);
-    let dq = [&fused_binding, &d_o_binding, &stats, &into].map(Binding::clone).to_vec();
+    let further: Vec<Binding> = projection.into_iter().flat_map(|(_, bindings)| bindings).collect();
+    let mut dq = [&fused_binding, &d_o_binding, &stats, &into].map(Binding::clone).to_vec();
+    dq.extend(further.iter().cloned());
     launch.start(Kernel::Dq, vec![launch.keys(&fused_binding, fused.dtype)], dq);
     let fp32 = f32::as_type_native_unchecked().storage_type();
     let all_stats = 2 * launch.tokens() * shape.heads;
@@ -209,6 +236,8 @@ pub(super) fn backward<R: Runtime>(
         launch.rows(&d_o_binding, d_o.dtype, shape.heads * DIMS),
         tensor_map(stats.clone(), fp32, &[(all_stats, 1, 2 * BLOCK)]),
     ];
-    launch.start(Kernel::DkDv, maps, vec![fused_binding, d_o_binding, stats, into]);
+    let mut dk_dv = vec![fused_binding, d_o_binding, stats, into];
+    dk_dv.extend(further);
+    launch.start(Kernel::DkDv, maps, dk_dv);
     true
 }

@@ -58,6 +58,8 @@ pub(super) struct Attention {
     /// F16 or BF16.
     pub input: FloatKind,
     pub dropout: bool,
+    /// Whether gradients are taken on to what was projected: then half the elements of a head that turned, over 8.
+    pub turned: Option<usize>,
 }
 
 impl Program for Attention {
@@ -97,11 +99,12 @@ impl Program for Attention {
     }
 
     fn parameters(&self) -> String {
-        let Self { warpgroups, stages, input, dropout, .. } = *self;
+        let Self { warpgroups, stages, input, dropout, turned, .. } = *self;
+        let (projected, turned) = (u8::from(turned.is_some()), turned.unwrap_or(0));
         let (suffix, kind, dropout) = (suffix(input), kind(input), u8::from(dropout));
         format!(
             "#define CLUSTER 1\n#define WARPGROUPS {warpgroups}\n#define STAGES {stages}\n#define IN \"{suffix}\"\n\
-             #define IN_KIND {kind}\n#define DROPOUT {dropout}\n"
+             #define IN_KIND {kind}\n#define DROPOUT {dropout}\n#define PROJECTED {projected}\n#define TURNED {turned}\n"
         )
     }
 }
