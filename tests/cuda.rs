@@ -284,7 +284,7 @@ fn every_kernel_of_a_phi_1_step_compiles() {
         for (kernel, of) in [("ampere_gemm", "80"), ("hopper_gemm", "90")] {
             assert_eq!(variants(kernel) > 0, capability == of, "{architecture}: {} of {kernel}", variants(kernel));
         }
-        for kernel in ["attention_forward", "attention_stats", "attention_dq", "attention_dk_dv"] {
+        for kernel in ["attention_forward", "attention_dq", "attention_dk_dv"] {
             assert!(variants(kernel) > 0, "{architecture}: {kernel}");
         }
         println!("{architecture}: launches, registers, spilled bytes, static shared bytes, kernel");

@@ -126,6 +126,19 @@ struct Rows {
     }
 };
 
+// Of the rows l / 4 (`half` 0) or l / 4 + 8: the sum of their elements' products, the same in all lanes that have them.
+__device__ __forceinline__ float dot(const Rows& a, const Rows& b, int half) {
+    float sum = 0;
+#pragma unroll
+    for (int at = 0; at < 8; ++at) {
+        const u32 left = a.step[at / 2][at % 2 * 2 + half], right = b.step[at / 2][at % 2 * 2 + half];
+        sum += widened((u16)left, IN_KIND) * widened((u16)right, IN_KIND);
+        sum += widened((u16)(left >> 16), IN_KIND) * widened((u16)(right >> 16), IN_KIND);
+    }
+    sum += __shfl_xor_sync(0xffffffff, sum, 1);
+    return sum + __shfl_xor_sync(0xffffffff, sum, 2);
+}
+
 // The lower and the upper half. In C++ ptxas adds zeros to the upper halves of some.
 __device__ __forceinline__ uint2 product(u32 a, u32 b) {
     uint2 result;

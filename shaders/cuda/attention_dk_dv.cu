@@ -142,13 +142,17 @@ extern "C" __global__ void BOUNDS(2)
     wait_for<0>(dk);
     hold(dv);
     const float kept = bits(info.kept), factor = bits(info.scale) * kept;
+    // As before the loop, where it would be kept in registers.
+    u32 own_key = key;
+    asm volatile("" : "+r"(own_key));
+    const u64 own_token = (u64)here.sequence * seq + own_key;
 #if PROJECTED
-    turn_back(dk, cosines, sines, key, key + 1);
-    float* sums_to = sums + token / 16 * 3 * hidden + hidden + here.head * DIMS;
+    turn_back(dk, cosines, sines, own_key, own_key + 1);
+    float* sums_to = sums + own_token / 16 * 3 * hidden + hidden + here.head * DIMS;
     store_sums(sums_to, dk, factor);
     store_sums(sums_to + hidden, dv, kept);
 #endif
-    u16* to = into + token * info.width + hidden + here.head * DIMS;
+    u16* to = into + own_token * info.width + hidden + here.head * DIMS;
     store(to, to + info.width, dk, factor, factor);
     to += hidden;
     store(to, to + info.width, dv, kept, kept);

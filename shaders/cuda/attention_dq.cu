@@ -1,10 +1,10 @@
 // dQ = dS K by query, with dS = P . (M . dO V^T - delta) scale: see attention.cuh.
 //
-// M is 0 or what kept probabilities are multiplied with. That and the scale are left to the end: the delta of `stats` is
-// without it already.
+// M is 0 or what kept probabilities are multiplied with. That and the scale are left to the end, so delta, the sum of
+// dO . O along a row, is taken without it. With the log-sum-exp in base 2 it goes to `stats`, for dK (attention_dk_dv.cu).
 
 extern "C" __global__ void BOUNDS(2)
-    attention_dq(MAP(map) const u16* fused, const u16* d_o, const float2* stats, u16* into,
+    attention_dq(MAP(map) const u16* fused, const u16* d_o, const u16* o, const float* lse, float2* stats, u16* into,
                  PROJECTION const __grid_constant__ Info info) {
     extern __shared__ __align__(1024) unsigned char pool[];
     const Place here(info);
@@ -22,7 +22,18 @@ extern "C" __global__ void BOUNDS(2)
         q.load(from, from + 8 * info.width);
         from = d_o + token * hidden + here.head * DIMS;
         g.load(from, from + 8 * hidden);
-        const float2 own_stats[2] = {stats[here.row(info) + query], stats[here.row(info) + query + 8]};
+        float2 own_stats[2];
+        from = o + token * hidden + here.head * DIMS;
+        // Until they are needed, ds are the rows of o.
+        ds.load(from, from + 8 * hidden);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const u64 at = here.row(info) + query + 8 * half;
+            const float delta = dot(g, ds, half) / bits(info.kept);
+            own_stats[half] = make_float2(lse[at] * LOG2E, delta);
+            if (member == 0)
+                stats[at] = own_stats[half];
+        }
         float s[32], dp[32], sum[32] = {};
         const float scale = bits(info.scale) * LOG2E;
         u32 before = 0, rows = 0;

@@ -21,8 +21,8 @@ const CALL: usize = 4;
 const HELD: usize = 4;
 /// Buffers of the backward kernel.
 const BINDINGS: u32 = 11;
-/// Cubes that a multiprocessor of a GPU holds at a time: of 128 units with 168 registers.
-const CUBES: u32 = 3;
+/// Cubes that a multiprocessor of an NVIDIA GPU holds at a time: of 128 units with 128 registers.
+const CUBES: u32 = 4;
 
 /// One of the two kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,8 +21,6 @@ const BLOCK: usize = WIDTH;
 /// Rows of a product of wgmma, and of mma.sync.
 const HOPPER_ROWS: usize = 64;
 const AMPERE_ROWS: usize = 16;
-/// Queries of a block of the kernel that makes their stats.
-const STATS_ROWS: usize = 32;
 
 /// What is decided before a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,13 +138,8 @@ impl Launch<'_> {
         let turned = turned.filter(|_| matches!(kernel, Kernel::Dq | Kernel::DkDv));
         let task =
             Task(Attention { kernel, instructions, warpgroups, stages, input, dropout: dropout.is_some(), turned });
-        let (tiles, blocks) = match kernel {
-            Kernel::Stats => (batch * seq * heads, (batch * seq * heads).div_ceil(STATS_ROWS)),
-            _ => {
-                let tiles = seq.div_ceil(warpgroups * BLOCK);
-                (tiles, tiles * heads * batch)
-            }
-        };
+        let tiles = seq.div_ceil(warpgroups * BLOCK);
+        let blocks = tiles * heads * batch;
         let none = DropoutScalars { key: [0; 2], first_sequence: 0, place: 0, threshold: 0, scale: 1.0 };
         let DropoutScalars { key, first_sequence, place, threshold, scale: kept } = dropout.unwrap_or(none);
         let mut numbers = [tiles, seq, heads, width].map(|size| size as u64).to_vec();
@@ -224,9 +217,8 @@ pub(super) fn backward<R: Runtime>(
     }
     let [d_o_binding, fused_binding, o, lse, stats, into] = bindings;
     let launch = Launch { client, blueprint, shape, dropout, turned: projection.as_ref().map(|(turned, _)| *turned) };
-    launch.start(Kernel::Stats, Vec::new(), vec![d_o_binding.clone(), o, lse, stats.clone()]);
     let further: Vec<Binding> = projection.into_iter().flat_map(|(_, bindings)| bindings).collect();
-    let mut dq = [&fused_binding, &d_o_binding, &stats, &into].map(Binding::clone).to_vec();
+    let mut dq = [&fused_binding, &d_o_binding, &o, &lse, &stats, &into].map(Binding::clone).to_vec();
     dq.extend(further.iter().cloned());
     launch.start(Kernel::Dq, vec![launch.keys(&fused_binding, fused.dtype)], dq);
     let fp32 = f32::as_type_native_unchecked().storage_type();

@@ -10,20 +10,17 @@ const COMMON: &str = include_str!("../../../cuda/attention.cuh");
 const ON_HOPPER: &str = include_str!("../../../cuda/hopper_attention.cuh");
 const ON_AMPERE: &str = include_str!("../../../cuda/ampere_attention.cuh");
 const FORWARD: &str = include_str!("../../../cuda/attention_forward.cu");
-const STATS: &str = include_str!("../../../cuda/attention_stats.cu");
 const DQ: &str = include_str!("../../../cuda/attention_dq.cu");
 const DK_DV: &str = include_str!("../../../cuda/attention_dk_dv.cu");
 
 /// In the order of `Kernel`.
-static HOPPER_TEXTS: [Text; 4] = [
+static HOPPER_TEXTS: [Text; 3] = [
     Text::new(&[BASE, COMMON, HOPPER, ON_HOPPER, FORWARD]),
-    Text::new(&[BASE, COMMON, HOPPER, ON_HOPPER, STATS]),
     Text::new(&[BASE, COMMON, HOPPER, ON_HOPPER, DQ]),
     Text::new(&[BASE, COMMON, HOPPER, ON_HOPPER, DK_DV]),
 ];
-static AMPERE_TEXTS: [Text; 4] = [
+static AMPERE_TEXTS: [Text; 3] = [
     Text::new(&[BASE, COMMON, MMA, ON_AMPERE, FORWARD]),
-    Text::new(&[BASE, COMMON, MMA, ON_AMPERE, STATS]),
     Text::new(&[BASE, COMMON, MMA, ON_AMPERE, DQ]),
     Text::new(&[BASE, COMMON, MMA, ON_AMPERE, DK_DV]),
 ];
@@ -40,8 +37,7 @@ pub(super) enum Instructions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kernel {
     Forward,
-    /// What gradients need of each query.
-    Stats,
+    /// Also what the next needs of each query.
     Dq,
     DkDv,
 }
@@ -66,28 +62,23 @@ impl Program for Attention {
     fn entry(&self) -> &'static str {
         match self.kernel {
             Kernel::Forward => "attention_forward",
-            Kernel::Stats => "attention_stats",
             Kernel::Dq => "attention_dq",
             Kernel::DkDv => "attention_dk_dv",
         }
     }
 
     fn threads(&self) -> usize {
-        match self.kernel {
-            Kernel::Stats => 2 * WARPGROUP,
+        match self.instructions {
             // One more fetches there.
-            _ if self.instructions == Instructions::Hopper => (self.warpgroups + 1) * WARPGROUP,
-            _ => self.warpgroups * WARPGROUP,
+            Instructions::Hopper => (self.warpgroups + 1) * WARPGROUP,
+            Instructions::Ampere => self.warpgroups * WARPGROUP,
         }
     }
 
     fn shared_bytes(&self) -> usize {
         // Two matrices of 64 rows; of queries also their stats, in a pattern of its own.
         let stage = 2 * WIDTH * ROW_BYTES + if self.kernel == Kernel::DkDv { PATTERN } else { 0 };
-        match self.kernel {
-            Kernel::Stats => 0,
-            _ => self.stages * (stage + STAGE_BARRIERS) + PATTERN,
-        }
+        self.stages * (stage + STAGE_BARRIERS) + PATTERN
     }
 
     fn text(&self) -> &'static Text {
