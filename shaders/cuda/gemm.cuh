@@ -51,12 +51,10 @@ __device__ __forceinline__ float biased(float sum, const Bias* bias, u32 column,
         return column < columns ? sum + widened(bias[column], BIAS) : sum;
 }
 
-// Of two neighbouring columns of a whole vector.
+// The bias of two neighbouring columns of a whole vector.
 __device__ __forceinline__ float2 bias_of(const Bias* bias, u32 column, u32 columns) {
-    if constexpr (BIAS == NONE) {
-        return make_float2(0.0f, 0.0f);
-    } else if constexpr (BIAS == F32) {
-        return make_float2(biased(0.0f, bias, column, columns), biased(0.0f, bias, column + 1, columns));
+    if constexpr (BIAS == F32) {
+        return column < columns ? make_float2(bias[column], bias[column + 1]) : make_float2(0.0f, 0.0f);
     } else {
         const u32 both = column < columns ? *(const u32*)(bias + column) : 0;
         return make_float2(widened((u16)both, BIAS), widened((u16)(both >> 16), BIAS));
@@ -104,12 +102,17 @@ __device__ __forceinline__ void store(const float (&sum)[columns / 2], Out* out,
             float own[16];
 #pragma unroll
             for (int vector = 0; vector < 4; ++vector) {
-                // Columns come in whole vectors.
-                const float2 add = bias_of(bias, column + 32 * at + 8 * vector + 2 * quad, n);
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    own[4 * vector + 2 * half] = sum[16 * at + 4 * vector + 2 * half] + add.x;
-                    own[4 * vector + 2 * half + 1] = sum[16 * at + 4 * vector + 2 * half + 1] + add.y;
+                for (int e = 0; e < 4; ++e)
+                    own[4 * vector + e] = sum[16 * at + 4 * vector + e];
+                if constexpr (BIAS != NONE) {
+                    // Columns come in whole vectors.
+                    const float2 add = bias_of(bias, column + 32 * at + 8 * vector + 2 * quad, n);
+#pragma unroll
+                    for (int half = 0; half < 2; ++half) {
+                        own[4 * vector + 2 * half] += add.x;
+                        own[4 * vector + 2 * half + 1] += add.y;
+                    }
                 }
             }
 #if TURNED

@@ -9,7 +9,7 @@ use trainer_backends::DecoderBackend;
 use trainer_backends::cache::{KeyValues, Places};
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{
-    Attended, BiasGrad, BlockDims, BranchGrads, NormGrads, NormInputs, NormWeights, Normed, RotaryTable, WeightGrads,
+    Attended, BiasGrad, BlockDims, BranchGrads, NormGrads, NormInputs, Normed, RotaryTable, WeightGrads,
 };
 
 use super::table::BlockSlots;
@@ -84,14 +84,8 @@ pub struct Branches<B: DecoderBackend> {
 }
 
 fn norm<B: DecoderBackend>(context: &BlockContext<'_, B>, weights: &Tensor<B, 1>, x: Tensor<B, 2>) -> Normed<B> {
-    let NormWeights { gamma, beta, eps } = norm_weights(context, weights);
-    ops::layer_norm_forward(x, gamma, beta, eps, weights.dtype())
-}
-
-/// Those of the block's norm.
-pub fn norm_weights<B: DecoderBackend>(context: &BlockContext<'_, B>, weights: &Tensor<B, 1>) -> NormWeights<B> {
     let (gamma, beta) = (B::vector(weights, context.slots.gamma), B::vector(weights, context.slots.beta));
-    NormWeights { gamma, beta, eps: context.norm_eps }
+    ops::layer_norm_forward(x, gamma, beta, context.norm_eps, weights.dtype())
 }
 
 fn activations<B: DecoderBackend>(
@@ -163,8 +157,9 @@ fn branches<B: DecoderBackend>(
     gelu: Tensor<B, 2>,
 ) -> Branches<B> {
     let slots = context.slots;
-    let attention = ops::linear_forward(o, B::matrix(weights, slots.dense), B::vector(weights, slots.dense_bias));
+    // First what was written last.
     let mlp = ops::linear_forward(gelu, B::matrix(weights, slots.fc2), B::vector(weights, slots.fc2_bias));
+    let attention = ops::linear_forward(o, B::matrix(weights, slots.dense), B::vector(weights, slots.dense_bias));
     Branches { attention, mlp }
 }
 

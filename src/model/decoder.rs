@@ -102,12 +102,10 @@ impl<B: DecoderBackend> Decoder<B> {
 
     /// The weights of the norm in front of block `layer`; behind the last one that of the head.
     fn norm_weights(&self, weights: &Buffers<B>, layer: usize) -> NormWeights<B> {
-        let slots = &self.table;
-        let (flat, [gamma, beta]) = if layer < self.arch.layers {
-            (&weights[1 + layer], [slots.block.gamma, slots.block.beta])
-        } else {
-            (&weights[1 + layer], [slots.head.gamma, slots.head.beta])
-        };
+        let ParameterTable { block, head, .. } = &self.table;
+        let inside = layer < self.arch.layers;
+        let [gamma, beta] = if inside { [block.gamma, block.beta] } else { [head.gamma, head.beta] };
+        let flat = &weights[1 + layer];
         NormWeights { gamma: B::vector(flat, gamma), beta: B::vector(flat, beta), eps: self.arch.norm_eps as f32 }
     }
 

@@ -160,13 +160,14 @@ impl Product {
             return None;
         }
         let vector = if output == FloatKind::F32 { 2 } else { ALIGN / 2 };
+        let in_pairs = |bias: &Buffer<R>| bias.binding.handle.offset_start.unwrap_or(0).is_multiple_of(4);
         let form = Form {
             k_rows: [a.k_rows, b.k_rows],
             input,
             output,
             bias: bias_kind.flatten(),
             accumulate: out.accumulate,
-            wide: n.is_multiple_of(vector) && out.start.is_multiple_of(vector),
+            wide: n.is_multiple_of(vector) && out.start.is_multiple_of(vector) && bias.as_ref().is_none_or(in_pairs),
             turned: turned.as_ref().map(|turned| [turned.half, turned.head_dim]),
         };
         let in_vectors = form.wide && output != FloatKind::F32 && !form.accumulate;
