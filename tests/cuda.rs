@@ -232,6 +232,29 @@ fn other_tiles_on_sm_80() {
     }
 }
 
+/// The driver's refusal is found out before a kernel that needs such a map is launched.
+#[test]
+fn attention_does_without_maps_that_the_driver_refuses() {
+    let Some((dir, wheels)) = prepared() else { return };
+    let step = "bench --layers 1 --hidden 128 --heads 2 --vocab 256 --seq 128 --micro-batch 1 --accumulate 1 --precision fp16 \
+                --dropout 0.1 --steps 1 --warmup 0 --json";
+    for (ascending, expected) in [("0", "wgmma"), ("1", "mma.sync")] {
+        let ptx = dir.path().join(expected);
+        fs::create_dir(&ptx).unwrap();
+        let output = program(dir.path(), &wheels, "90")
+            .args(step.split_whitespace())
+            .env("CUDA_EMULATOR_DIR", &ptx)
+            .env("CUDA_EMULATOR_ASCENDING", ascending)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let texts = fs::read_dir(&ptx).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+        let attention: Vec<String> = texts.filter(|text| text.contains(".entry attention_")).collect();
+        assert_eq!(attention.len(), 3, "{expected}");
+        assert!(attention.iter().all(|text| text.contains(expected)), "{expected}");
+    }
+}
+
 #[test]
 fn a_tile_that_is_none_is_refused() {
     let Some((dir, wheels)) = prepared() else { return };

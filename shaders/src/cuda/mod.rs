@@ -1,5 +1,6 @@
 //! Kernels in CUDA C++ (shaders/cuda), for what CubeCL cannot say. CubeCL compiles them and launches them in its own stream.
 
+mod maps;
 mod task;
 
 use std::any::Any;
@@ -12,6 +13,7 @@ use cubecl::zspace::metadata::Metadata;
 use cubecl::zspace::{Shape, Strides};
 use cubecl_cuda::CudaRuntime;
 
+pub(crate) use self::maps::strides_in_any_order;
 pub(crate) use self::task::{Program, Task, Text, kind, suffix};
 
 /// What several kernels consist of: shaders/cuda/.

@@ -10,6 +10,7 @@
 //! | `CUDA_EMULATOR_EXECUTE` | 1: memory is real and kernels run; else memory is a counter and launches do nothing |
 //! | `CUDA_EMULATOR_DIR` | folder for every module's PTX (`NNNN.ptx`) and `launches`: "NNNN grid block shared" a line |
 //! | `CUDA_EMULATOR_MULTIPROCESSORS` | as the device reports them (default 108, or 132 at 90) |
+//! | `CUDA_EMULATOR_ASCENDING` | 1: tensor maps whose strides do not ascend are refused |
 //! | `CUDA_EMULATOR_SEED` | the order in which a block's warps take turns (default 0) |
 //!
 //! A violation is printed and ends the process: there is no state in which to go on.
@@ -55,6 +56,7 @@ struct Driver {
     capability: i32,
     multiprocessors: Option<u64>,
     seed: u64,
+    ascending: bool,
     /// Bytes that may be allocated, where that is less than there are.
     free: Option<usize>,
     folder: Option<PathBuf>,
@@ -97,6 +99,7 @@ fn driver() -> Guard {
             capability: number("CUDA_EMULATOR_CAPABILITY").unwrap_or(80) as i32,
             multiprocessors: number("CUDA_EMULATOR_MULTIPROCESSORS"),
             seed: number("CUDA_EMULATOR_SEED").unwrap_or(0),
+            ascending: number("CUDA_EMULATOR_ASCENDING") == Some(1),
             free: number("CUDA_EMULATOR_FREE_MIB").map(|mib| (mib as usize) << 20),
             folder: std::env::var_os("CUDA_EMULATOR_DIR").map(PathBuf::from),
             memory: Memory::new(),
@@ -433,6 +436,9 @@ api! {
             swizzle: swizzle.into(),
             fill: fill.into(),
         };
+        if driver().ascending && !arguments.strides.is_sorted() {
+            return INVALID_VALUE;
+        }
         let Some(encoded) = arguments.map() else { return INVALID_VALUE };
         map.cast::<[u64; BYTES / 8]>().write_unaligned(encoded.to_words());
         SUCCESS

@@ -10,7 +10,7 @@ use cubecl_cuda::CudaRuntime;
 
 use self::program::{Attention, Instructions, Kernel};
 use super::{DropoutScalars, Gradients, Pass, Projection, Shape};
-use crate::cuda::{ALIGN, Task, WIDTH, ampere, arguments, float, hopper, tensor_map};
+use crate::cuda::{ALIGN, Task, WIDTH, ampere, arguments, float, hopper, strides_in_any_order, tensor_map};
 use crate::device::Buffer;
 use crate::philox::round_keys;
 use crate::tuning::Choice;
@@ -54,7 +54,9 @@ impl Blueprint {
             Pass::Forward => Choice::AttentionForward,
             Pass::Backward => Choice::AttentionBackward,
         };
-        let [warpgroups, stages, rows] = match (choice.three(), choice.two(), hopper(client), pass) {
+        // With dropout keys come in another order than they lie (`Launch::keys`).
+        let on_hopper = hopper(client).filter(|_| strides_in_any_order(client));
+        let [warpgroups, stages, rows] = match (choice.three(), choice.two(), on_hopper, pass) {
             (Some(chosen), ..) => chosen,
             (None, Some(_), ..) => return None,
             // On Hopper 3 warpgroups have 160 registers a thread, 2 have 240, and gradients need more than 160.
@@ -92,7 +94,7 @@ pub(crate) fn values<R: Runtime>(client: &ComputeClient<R>, pass: Pass) -> &'sta
             &[&[1, 3, 16], &[1, 4, 16], &[2, 3, 16], &[2, 4, 16]],
         ),
     };
-    match (hopper(client), ampere(client)) {
+    match (hopper(client).filter(|_| strides_in_any_order(client)), ampere(client)) {
         (Some(_), _) => on_hopper,
         (None, Some(_)) => on_ampere,
         (None, None) => &[],
