@@ -75,7 +75,7 @@ impl Appender {
             ));
         }
         let options = OpenOptions::new().create(true).truncate(false).read(true).append(true).open(path);
-        let mut file = options.map_err(Error::io("create", path))?;
+        let file = options.map_err(Error::io("create", path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -88,8 +88,10 @@ impl Appender {
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
         }
+        // From here on a lock is let go by its own way (`drop`).
+        let mut appender = Self { file, path: path.to_path_buf() };
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+        appender.file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         let torn = &bytes[whole..];
         let not_ours = || Error::file(path, "holds something else than expected: choose another --out, or remove it");
@@ -101,9 +103,9 @@ impl Appender {
         let objects: Vec<T> = lines.map(|line| parse(line).map_err(|_| not_ours())).collect::<Result<_>>()?;
         check(&objects)?;
         if !torn.is_empty() {
-            file.set_len(whole as u64).map_err(Error::io("write", path))?;
+            appender.file.set_len(whole as u64).map_err(Error::io("write", path))?;
         }
-        Ok((Self { file, path: path.to_path_buf() }, objects))
+        Ok((appender, objects))
     }
 
     /// Appends one line.
