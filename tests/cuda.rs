@@ -250,7 +250,7 @@ fn attention_does_without_maps_that_the_driver_refuses() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let texts = fs::read_dir(&ptx).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
         let attention: Vec<String> = texts.filter(|text| text.contains(".entry attention_")).collect();
-        assert_eq!(attention.len(), 3, "{expected}");
+        assert!(attention.len() >= 3, "{expected}: {}", attention.len());
         assert!(attention.iter().all(|text| text.contains(expected)), "{expected}");
     }
 }
