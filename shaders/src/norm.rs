@@ -25,7 +25,14 @@ impl Blueprint {
         let [units, rows] = Choice::NormUnits.two().unwrap_or(match Class::of(client) {
             Class::Narrow => [1, 8],
             // A row of 2048 is four vectors a unit: fewer, and adding up among units takes longer than the row.
-            Class::Wide => [(cols / width(&[cols])).next_power_of_two().clamp(32, 128), 1],
+            // Longer rows have more: residual_norm.rs, whose sums have to be the same bits, holds four vectors a unit.
+            Class::Wide => {
+                let (vectors, device) =
+                    (cols / width(&[cols]), client.properties().hardware.max_units_per_cube as usize);
+                // As many as hold four vectors each, where a cube can have them; no device has fewer than 128.
+                let most = vectors.div_ceil(4).next_power_of_two().min(device);
+                [vectors.next_power_of_two().clamp(32, if most.is_power_of_two() { most.max(128) } else { 128 }), 1]
+            }
         });
         Self { units, rows }
     }

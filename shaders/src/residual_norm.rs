@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use crate::device::{Buffer, Class, cubes, multiplies_high};
 use crate::elementwise::{array, sum_units};
-use crate::norm::{Statistics, across};
+use crate::norm::{self, Statistics, across};
 use crate::philox::{Dropout, Words, word, words};
 use crate::residual::{Site, Sizes, launch_site, word_factors};
 use crate::tuning::Choice;
@@ -53,7 +53,8 @@ impl Blueprint {
             (Some(units), _) => units,
             // Barriers cost a processor more than reading once more.
             (None, Class::Narrow) => return None,
-            (None, Class::Wide) => cols.div_ceil(WIDTH * HELD).next_power_of_two().max(32),
+            // As norm.rs has it, so that a norm that is computed again for backward is the same bits.
+            (None, Class::Wide) => norm::Blueprint::of(client, cols).units,
         };
         Self::of_units(client, cols, units)
     }

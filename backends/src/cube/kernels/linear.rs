@@ -41,7 +41,7 @@ pub fn rotary_forward<R: CubeRuntime, B: CubeTensors<R>>(
     dims: BlockDims,
 ) -> Tensor<B, 2> {
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-    if x.dims()[0] > FEW_ROWS && dims.rotary_dim > 0 {
+    if x.dims()[0] > FEW_ROWS && dims.rotary_dim > 0 && has_own_products(&cube(x.clone())) {
         let [x, weight] = [&x, &weight].map(|matrix| cube(matrix.clone()));
         let (bias, cos, sin) = (cube(bias.clone()), cube(table.cos.clone()), cube(table.sin.clone()));
         let y = empty(&x, [dims.tokens(), dims.fused()], x.dtype);
@@ -58,6 +58,12 @@ pub fn rotary_forward<R: CubeRuntime, B: CubeTensors<R>>(
         }
     }
     rotary(forward(x, weight, bias), table, dims, Turn::Forward)
+}
+
+/// Whether products in CUDA C++ may be made of a tensor: of its device and dtype.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+fn has_own_products<R: CubeRuntime>(x: &CubeTensor<R>) -> bool {
+    x.dtype != DType::F32 && trainer_shaders::cuda_gemm::available::ampere(&x.client)
 }
 
 /// Adds the weight's and the bias' gradients to their slots of `flat`.
