@@ -142,6 +142,12 @@ def facts(bench):
     bench.keep("facts", "torch", bench.command(sys.executable, "-c", code))
 
 
+def trial(bench):
+    """The kernels in CUDA C++, each family in a process of its own: what fails is not used by the parts behind."""
+    if bench.backend == "cuda":
+        bench.keep("trial", "cuda", bench.ours("trial", "--json"))
+
+
 def selftest(bench):
     """Every kernel against the reference, on CUDA and through Vulkan."""
     only = ["--only", "norm"] if bench.args.rehearse else []
@@ -249,12 +255,12 @@ def second_start(bench):
     """How long a process takes until its first step is over, with no kernel compiled before and with all of them."""
     folder = tempfile.mkdtemp(prefix="kernels-")
     words = ["bench", *bench.sizes["phi-1-small"].split(), "--precision", bench.sizes["precision"], "--steps", 1, "--warmup", 0]
-    before = bench.env.get("TRAINER_KERNEL_CACHE")
-    bench.env["TRAINER_KERNEL_CACHE"] = folder
+    before = dict(bench.env)
+    # A trial is measured by its own part.
+    bench.env.update({"TRAINER_KERNEL_CACHE": folder, "TRAINER_TRIAL": "off"})
     for which in ("first", "second"):
         bench.keep("start", which, bench.ours(*words, "--json"))
-    bench.env.pop("TRAINER_KERNEL_CACHE")
-    bench.env.update({} if before is None else {"TRAINER_KERNEL_CACHE": before})
+    bench.env = before
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -288,6 +294,7 @@ def without_text(report):
 # In their order, with the seconds that each may take.
 PARTS = {
     "facts": (facts, 40),
+    "trial": (trial, 150),
     "selftest": (selftest, 170),
     "kernels": (kernels, 90),
     "sweep": (sweep, 280),
@@ -299,7 +306,7 @@ PARTS = {
     "decode": (decode, 120),
 }
 # What fits ten minutes: the rest wants further calls.
-TEN_MINUTES = "facts,kernels,phi-1,phi-1-small,start,decode,selftest,sweep"
+TEN_MINUTES = "facts,trial,kernels,phi-1,phi-1-small,start,decode,selftest,sweep"
 
 
 def rows(results):

@@ -4,7 +4,7 @@
 # Writes gpu.json after each measurement, and Markdown rows for benches/RESULTS.md at the end.
 #
 #   sh benches/gpu.sh                                      everything that fits ten minutes
-#   sh benches/gpu.sh --parts facts,selftest,kernels,sweep     a first call; then a second, and a third:
+#   sh benches/gpu.sh --parts facts,trial,selftest,kernels,sweep     a first call; then a second, and a third:
 #   sh benches/gpu.sh --parts phi-1 --tune NAME=VALUE,...      what the sweep printed
 #   sh benches/gpu.sh --parts phi-1-no-dropout,phi-1-small,decode
 #   BACKEND=wgpu sh benches/gpu.sh --rehearse              the same on tiny sizes, on a machine without a GPU (or BACKEND=cpu)

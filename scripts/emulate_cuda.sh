@@ -17,4 +17,6 @@ for part in cuda_nvrtc cuda_runtime cuda_nvcc cuda_cccl; do
 done
 export LD_LIBRARY_PATH="$folder:$wheels/nvidia/cuda_nvrtc/lib" CUDA_PATH="$PWD/$folder/toolkit"
 export CUDA_EMULATOR_EXECUTE="${CUDA_EMULATOR_EXECUTE:-1}"
+# It would take minutes; TRAINER_TRIAL=600 has one.
+export TRAINER_TRIAL="${TRAINER_TRIAL:-off}"
 exec target/release/trainer --backend cuda "$@"

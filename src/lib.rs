@@ -22,6 +22,8 @@ pub mod profile;
 pub mod report;
 pub mod sweep;
 pub mod train;
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub mod trial;
 pub mod verify;
 
 #[cfg(test)]

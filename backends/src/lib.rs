@@ -34,7 +34,7 @@ pub mod nccl;
 pub mod tensor_cores;
 
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
-pub use cube::{Cuda, cuda_device};
+pub use cube::{Cuda, cuda_device, kernel_folder};
 #[cfg(feature = "wgpu")]
 pub use cube::{Wgpu, wgpu_device};
 

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use trainer_shaders::cuda_gemm::blueprint::{Ampere, Hopper};
 use trainer_shaders::cuda_gemm::{Setting, Settings};
 
+pub use trainer_shaders::KernelFamily;
+
 use crate::error::{Error, Result};
 
 /// Compute capability 9.0: `off`, `auto` (also where it is not set), or a blueprint such as 128x256x4x8x2.

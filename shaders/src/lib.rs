@@ -36,3 +36,6 @@ pub mod residual_norm;
 pub mod rotary;
 pub mod squares;
 pub mod tuning;
+
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub use cuda::KernelFamily;

@@ -18,6 +18,8 @@ use crate::train::state::dtype;
 /// A command's work, for whichever backend was chosen.
 pub trait Task {
     type Output;
+    /// Whether the task is to find out which kernels work, so that none is refused before.
+    const JUDGES_KERNELS: bool = false;
 
     fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<Self::Output>;
 }
@@ -29,7 +31,23 @@ pub trait Task {
 pub fn with_backend<T: Task>(global: &Global, task: T) -> Result<T::Output> {
     let choice = choose_device(global)?;
     voice::say(&format!("backend {}", choice.reason));
+    if !T::JUDGES_KERNELS {
+        refuse_what_failed(&choice)?;
+    }
     on_device(&choice, global, task)
+}
+
+/// Leaves out the kernels that a trial on this device has found wanting; there is one where there was none before.
+///
+/// # Errors
+/// A value of TRAINER_TRIAL that is none.
+pub fn refuse_what_failed(choice: &Choice) -> Result<()> {
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    if choice.backend == Backend::Cuda {
+        crate::trial::refuse_what_failed(&choice.device)?;
+    }
+    let _ = choice;
+    Ok(())
 }
 
 /// A task with the kernels' choices set first.

@@ -21,6 +21,7 @@ mod runs;
 mod selftest;
 mod sweep;
 mod train;
+mod trial;
 mod verify;
 
 use std::io::{self, Write};
@@ -79,6 +80,7 @@ fn dispatch(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args, global),
         Command::Sweep(args) => sweep::run(&args, global),
         Command::Selftest(args) => selftest::run(&args, global),
+        Command::Trial(args) => trial::run(&args, global),
         Command::Completions(args) => completions::completions(&args, global),
         Command::Man(args) => completions::man(&args, global),
     }?;

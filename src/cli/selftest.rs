@@ -10,9 +10,9 @@ use trainer_backends::selftest::{self, Group};
 use trainer_backends::{Cpu, DecoderBackend};
 
 use super::args::{Global, SelftestArgs};
-use super::backend::{Task, with_backend};
+use super::backend::{Task, check_precision, with_backend};
 use super::{print, print_json};
-use crate::config::{Config, Recompute};
+use crate::config::{Config, Precision, Recompute};
 use crate::error::{Error, Result};
 use crate::model::{Decoder, HostBuffers};
 use crate::report::table::{Align, Table};
@@ -63,7 +63,7 @@ pub fn run(args: &SelftestArgs, global: &Global) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
     let seed = args.seed.unwrap_or(now);
     eprintln!("seed {seed}");
-    let report = with_backend(global, Selftest { seed, only: args.only.clone() })?;
+    let report = with_backend(global, Selftest { seed, only: &args.only, precisions: &args.dtype })?;
     if args.json {
         print_json(&report)?
     } else {
@@ -81,22 +81,24 @@ pub fn run(args: &SelftestArgs, global: &Global) -> Result<()> {
     )))
 }
 
-struct Selftest {
+struct Selftest<'a> {
     seed: u64,
     /// Empty: everything.
-    only: Vec<Group>,
+    only: &'a [Group],
+    /// Empty: those that the device has.
+    precisions: &'a [Precision],
 }
 
-impl Task for Selftest {
+impl Task for Selftest<'_> {
     type Output = Report;
+    const JUDGES_KERNELS: bool = true;
 
     fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<Report> {
-        let Self { seed, only } = self;
-        let groups = if only.is_empty() { &Group::ALL[..] } else { &only };
-        let dtypes: Vec<DType> = [DType::F32, DType::F16, DType::BF16]
-            .into_iter()
-            .filter(|dtype| B::supports_dtype(device, *dtype))
-            .collect();
+        let Self { seed, only, precisions } = self;
+        let groups = if only.is_empty() { &Group::ALL[..] } else { only };
+        let asked: Result<Vec<DType>> = precisions.iter().map(|of| check_precision::<B>(device, *of)).collect();
+        let all = [DType::F32, DType::F16, DType::BF16].into_iter().filter(|dtype| B::supports_dtype(device, *dtype));
+        let dtypes = if precisions.is_empty() { all.collect() } else { asked? };
         let mut operations = Vec::new();
         for dtype in &dtypes {
             eprintln!("operations in {} ...", dtype.name());

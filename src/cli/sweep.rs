@@ -60,6 +60,7 @@ struct Sweep<'a> {
 
 impl Task for Sweep<'_> {
     type Output = Report;
+    const JUDGES_KERNELS: bool = true;
 
     fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<Report> {
         let precision: Precision = self.config.train.precision;

@@ -6,7 +6,7 @@ use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
 
 use super::args::{Global, TrainArgs};
-use super::backend::{Task, facts, on_device};
+use super::backend::{Task, facts, on_device, refuse_what_failed};
 use super::ranks::{self, Joined};
 use super::{choose_device, demo, print, print_json, resolve};
 use crate::breakdown;
@@ -71,6 +71,7 @@ fn set_up(args: &TrainArgs, global: &Global) -> Result<(Config, TrainingData, Ch
         TrainingData::open(&config.data.path, config.validation.every > 0)?
     };
     let choice = choose_device(&ranks::spread(global)?)?;
+    refuse_what_failed(&choice)?;
     Ok((config, data, choice))
 }
 

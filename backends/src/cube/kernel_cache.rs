@@ -40,8 +40,8 @@ pub fn enable(device: &DeviceInfo) {
     *state = Some(Arc::new(config));
 }
 
-/// The device's folder, which can be written.
-fn folder(device: &DeviceInfo) -> Option<PathBuf> {
+/// The device's folder, which can be written; `None` where there is none, or shall be none.
+pub fn folder(device: &DeviceInfo) -> Option<PathBuf> {
     let root = root(std::env::var_os(VARIABLE).map(PathBuf::from))?;
     let mut hasher = DefaultHasher::new();
     hash_file(&std::env::current_exe().ok()?, &mut hasher).ok()?;

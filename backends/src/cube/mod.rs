@@ -24,6 +24,10 @@ pub fn cuda_device(info: &DeviceInfo) -> burn_cuda::CudaDevice {
     burn_cuda::CudaDevice::new(info.index)
 }
 
+/// Where what was compiled and found out for a device is kept; `None` where nothing is.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub use kernel_cache::folder as kernel_folder;
+
 /// burn's name of a discovered adapter, with its interface set up.
 #[cfg(feature = "wgpu")]
 pub fn wgpu_device(info: &DeviceInfo) -> burn_wgpu::WgpuDevice {

@@ -192,7 +192,7 @@ impl Found {
 
 impl DeviceInfo {
     /// A device of which nothing else is known.
-    fn new(backend: Backend, index: usize, name: String) -> Self {
+    pub fn new(backend: Backend, index: usize, name: String) -> Self {
         Self {
             backend,
             index,

@@ -34,6 +34,16 @@ pub fn products<B: DecoderBackend>(bench: &mut Bench<B>) {
     for dims in TURNED {
         turned(bench, dims);
     }
+    if let Some(blocks) = B::sharing_blocks(&bench.device).filter(|_| bench.dtype != DType::F32) {
+        case(bench, several_tiles(blocks), true);
+    }
+}
+
+/// A layer with more tiles of 256 rows (two blocks' together) by 256 columns, the largest, than blocks: some make two of
+/// them, and sums have more slices than are fetched ahead.
+fn several_tiles(blocks: usize) -> [usize; 3] {
+    let side = (blocks as f64 * 0.75).sqrt().ceil() as usize * 256;
+    [side - 40, 264, side - 24]
 }
 
 fn turned<B: DecoderBackend>(bench: &mut Bench<B>, dims: BlockDims) {

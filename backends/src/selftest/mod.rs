@@ -69,11 +69,13 @@ pub enum Group {
     Products,
     Loss,
     Attention,
+    /// Whole blocks of 64 tokens, heads of 64.
+    AttentionBlocks,
     Decode,
 }
 
 impl Group {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Norm,
         Self::Activations,
         Self::Embedding,
@@ -82,6 +84,7 @@ impl Group {
         Self::Products,
         Self::Loss,
         Self::Attention,
+        Self::AttentionBlocks,
         Self::Decode,
     ];
 
@@ -95,6 +98,7 @@ impl Group {
             Self::Products => "products",
             Self::Loss => "loss",
             Self::Attention => "attention",
+            Self::AttentionBlocks => "attention-blocks",
             Self::Decode => "decode",
         }
     }
@@ -115,6 +119,7 @@ pub fn run<B: DecoderBackend>(device: &B::Device, group: Group, dtype: DType, se
         Group::Products => linear::products(&mut bench),
         Group::Loss => loss::run(&mut bench),
         Group::Attention => attention::run(&mut bench),
+        Group::AttentionBlocks => attention::blocks(&mut bench),
         Group::Decode => decode::run(&mut bench),
     }
     bench.cases

@@ -17,10 +17,12 @@ mod backward;
 pub(crate) mod cuda;
 pub mod decode;
 mod forward;
+mod gradients;
 mod tensor_cores;
 
-pub use backward::{Gradients, Projection, attention_backward, projected_sums};
+pub use backward::attention_backward;
 pub use forward::attention_forward;
+pub use gradients::{Gradients, Projection, projected_sums};
 
 use cubecl::prelude::*;
 

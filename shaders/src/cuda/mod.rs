@@ -1,5 +1,6 @@
 //! Kernels in CUDA C++ (shaders/cuda), for what CubeCL cannot say. CubeCL compiles them and launches them in its own stream.
 
+mod family;
 mod maps;
 mod task;
 
@@ -13,6 +14,7 @@ use cubecl::zspace::metadata::Metadata;
 use cubecl::zspace::{Shape, Strides};
 use cubecl_cuda::CudaRuntime;
 
+pub use self::family::KernelFamily;
 pub(crate) use self::maps::strides_in_any_order;
 pub(crate) use self::task::{Program, Task, Text, kind, suffix};
 

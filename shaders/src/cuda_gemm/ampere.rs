@@ -7,7 +7,7 @@ use super::Product;
 use super::ampere_blueprint::Blueprint;
 use super::setting::Setting;
 use super::task::{Gemm, Kernel};
-use crate::cuda::{Task, ampere};
+use crate::cuda::{KernelFamily, Task, ampere};
 
 /// Whether the kernel runs on this device.
 pub fn available<R: Runtime>(client: &ComputeClient<R>) -> bool {
@@ -22,8 +22,9 @@ pub(super) fn launch<R: Runtime>(client: &ComputeClient<R>, setting: Setting<Blu
     let hardware = &client.properties().hardware;
     let multiprocessors = hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;
     let shared = hardware.max_shared_memory_size;
-    let chosen = setting.blueprint(|| Blueprint::chosen([m, n], multiprocessors, shared));
-    let Some(blueprint) = chosen.filter(|blueprint| blueprint.shared_bytes() <= shared) else { return false };
+    let chosen = || Blueprint::chosen([m, n], multiprocessors, shared);
+    let blueprint = setting.blueprint(KernelFamily::MmaProducts, chosen);
+    let Some(blueprint) = blueprint.filter(|blueprint| blueprint.shared_bytes() <= shared) else { return false };
     let tiles = m.div_ceil(blueprint.tile_m) * n.div_ceil(blueprint.tile_n);
     let Ok(tiles @ 0..=0x7fff_ffff) = u32::try_from(tiles) else { return false };
     let task = Task(Gemm { kernel: Kernel::Ampere(blueprint), form });

@@ -7,7 +7,7 @@ use super::hopper_blueprint::Blueprint;
 use super::setting::Setting;
 use super::task::{Gemm, Kernel};
 use super::{Operand, Product};
-use crate::cuda::{Task, WIDTH, hopper, tensor_map};
+use crate::cuda::{KernelFamily, Task, WIDTH, hopper, tensor_map};
 
 /// Whether the kernel runs on this device.
 pub fn available<R: Runtime>(client: &ComputeClient<R>) -> bool {
@@ -32,7 +32,8 @@ pub(super) fn launch<R: Runtime>(
     let Some(client) = hopper(client) else { return false };
     let Product { m, n, form, .. } = *product;
     let multiprocessors = client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;
-    let Some(blueprint) = setting.blueprint(|| Blueprint::chosen([m, n], multiprocessors)) else { return false };
+    let chosen = || Blueprint::chosen([m, n], multiprocessors);
+    let Some(blueprint) = setting.blueprint(KernelFamily::WgmmaProducts, chosen) else { return false };
     let clusters = m.div_ceil(blueprint.cluster_m()) * n.div_ceil(blueprint.tile_n);
     let clusters = clusters.min((multiprocessors / blueprint.cluster).max(1));
     let grid = CubeCount::Static((clusters * blueprint.cluster) as u32, 1, 1);

@@ -3,21 +3,24 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use crate::cuda::KernelFamily;
+
 /// Whether products run on a kernel where they can, and by which blueprint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Setting<B> {
     Off,
-    /// The blueprint is chosen by the sizes.
+    /// The blueprint is chosen by the sizes, unless the kernels are refused.
     #[default]
     Chosen,
     Always(B),
 }
 
 impl<B> Setting<B> {
-    pub(super) fn blueprint(self, chosen: impl FnOnce() -> B) -> Option<B> {
+    /// Of a kernel of `family`.
+    pub(super) fn blueprint(self, family: KernelFamily, chosen: impl FnOnce() -> B) -> Option<B> {
         match self {
             Self::Off => None,
-            Self::Chosen => Some(chosen()),
+            Self::Chosen => (!family.is_refused()).then(chosen),
             Self::Always(blueprint) => Some(blueprint),
         }
     }

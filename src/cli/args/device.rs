@@ -1,4 +1,4 @@
-//! `trainer devices`, `trainer selftest` and `trainer bench`: what a device is and does.
+//! `trainer devices`, `trainer selftest`, `trainer trial` and `trainer bench`: what a device is and does.
 
 use std::path::PathBuf;
 
@@ -18,12 +18,22 @@ pub struct DevicesArgs {
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct SelftestArgs {
-    /// Only these operations, without the training steps: norm, activations, embedding, optimizer, linear, products, loss, attention, decode
+    /// Only these operations, without the training steps: norm, activations, embedding, optimizer, linear, products, loss, attention, attention-blocks, decode
     #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group)]
     pub only: Vec<Group>,
+    /// Only these number formats [default: those that the device computes in]
+    #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',')]
+    pub dtype: Vec<Precision>,
     /// Seed of the inputs [default: drawn from the clock, and printed]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TrialArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,

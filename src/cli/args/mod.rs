@@ -23,7 +23,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer_backends::discovery::Request;
 
 pub use demo::DemoArgs;
-pub use device::{BenchArgs, DevicesArgs, SelftestArgs};
+pub use device::{BenchArgs, DevicesArgs, SelftestArgs, TrialArgs};
 pub use estimate::EstimateArgs;
 pub use evaluate::EvaluateArgs;
 pub use export::ExportArgs;
@@ -120,6 +120,8 @@ pub enum Command {
     Sweep(SweepArgs),
     /// Hold every operation of a device against the reference, and ten training steps against the CPU
     Selftest(SelftestArgs),
+    /// Try out a GPU's kernels in CUDA C++ again, each family in a process of its own, as the first start on a GPU does
+    Trial(TrialArgs),
     /// Print the completions of a shell, for its completion folder or for `source`
     Completions(CompletionsArgs),
     /// Print the man page, or write one for every command

@@ -11,6 +11,7 @@
 //! | `CUDA_EMULATOR_DIR` | folder for every module's PTX (`NNNN.ptx`) and `launches`: "NNNN grid block shared" a line |
 //! | `CUDA_EMULATOR_MULTIPROCESSORS` | as the device reports them (default 108, or 132 at 90) |
 //! | `CUDA_EMULATOR_ASCENDING` | 1: tensor maps whose strides do not ascend are refused |
+//! | `CUDA_EMULATOR_SPOIL` | kernels that are not run as they are written (spoil.rs) |
 //! | `CUDA_EMULATOR_SEED` | the order in which a block's warps take turns (default 0) |
 //!
 //! A violation is printed and ends the process: there is no state in which to go on.
@@ -22,11 +23,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::attributes::attribute;
+use crate::copy_2d::{Copy2D, HOST, Side};
 use crate::launch::{Launch, launch};
 use crate::memory::Memory;
 use crate::program::Kernel;
+use crate::spoil::{Spoiled, spoiled};
 use crate::tensor_map::{Arguments, BYTES};
 
 type Status = c_int;
@@ -36,9 +40,11 @@ const OUT_OF_MEMORY: Status = 2;
 const INVALID_DEVICE: Status = 101;
 const INVALID_CONTEXT: Status = 201;
 const NOT_FOUND: Status = 500;
+const ILLEGAL_INSTRUCTION: Status = 715;
 const INVALID_CLUSTER_SIZE: Status = 912;
 
 struct Module {
+    text: String,
     kernels: Vec<Arc<Kernel>>,
     refused: Option<String>,
 }
@@ -357,7 +363,7 @@ api! {
             Ok(kernels) => (kernels, None),
             Err(refused) => (Vec::new(), Some(refused)),
         };
-        driver.modules.push(Module { kernels, refused });
+        driver.modules.push(Module { text: text.into_owned(), kernels, refused });
         put(module, std::ptr::without_provenance_mut(number))
     }
     fn cuModuleGetFunction(function: *mut *mut c_void, module: *mut c_void, name: *const c_char) {
@@ -395,6 +401,12 @@ api! {
         let Some(kernel) = &function.kernel else {
             end(function.refused.as_deref().unwrap_or("a function without a kernel"))
         };
+        match spoiled(&kernel.name, &driver.modules[function.module - 1].text) {
+            Some(Spoiled::Idle) => return SUCCESS,
+            Some(Spoiled::Refused) => return ILLEGAL_INSTRUCTION,
+            Some(Spoiled::Endless) => std::thread::sleep(Duration::MAX),
+            None => {}
+        }
         if !(gx as usize).is_multiple_of(kernel.cluster) {
             return INVALID_CLUSTER_SIZE;
         }
@@ -468,28 +480,4 @@ const HOST_HEADER: usize = 64;
 
 fn host_layout(bytes: usize) -> Result<std::alloc::Layout, std::alloc::LayoutError> {
     std::alloc::Layout::from_size_align(bytes + HOST_HEADER, HOST_HEADER)
-}
-
-/// CU_MEMORYTYPE_HOST
-const HOST: c_int = 1;
-
-/// Half of a CUDA_MEMCPY2D.
-#[repr(C)]
-pub struct Side {
-    x: usize,
-    y: usize,
-    kind: c_int,
-    host: *const c_void,
-    device: u64,
-    array: *const c_void,
-    pitch: usize,
-}
-
-/// CUDA_MEMCPY2D
-#[repr(C)]
-pub struct Copy2D {
-    source: Side,
-    target: Side,
-    width: usize,
-    height: usize,
 }

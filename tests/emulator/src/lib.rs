@@ -12,6 +12,7 @@
 
 pub mod allocate;
 pub mod attributes;
+pub mod copy_2d;
 pub mod driver;
 pub mod fault;
 pub mod half;
@@ -23,6 +24,7 @@ pub mod memory;
 pub mod ops;
 pub mod parse;
 pub mod program;
+pub mod spoil;
 pub mod syntax;
 pub mod tensor_core;
 pub mod tensor_map;

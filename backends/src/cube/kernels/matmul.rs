@@ -128,6 +128,16 @@ pub fn has_tensor_cores<R: Runtime>(client: &ComputeClient<R>) -> bool {
     !client.properties().features.matmul.cmma.is_empty()
 }
 
+/// Blocks of the kernel for compute capability 9.0.
+pub fn sharing_blocks<R: Runtime>(client: &ComputeClient<R>) -> Option<usize> {
+    #[cfg(all(feature = "cuda", not(target_os = "macos")))]
+    if cuda_gemm::available::hopper(client) {
+        return client.properties().hardware.num_streaming_multiprocessors.map(|count| count as usize);
+    }
+    let _ = client;
+    None
+}
+
 impl Route {
     /// For products of `k` terms whose operands are taken in `dtype`.
     fn of<R: CubeRuntime>(client: &ComputeClient<R>, dtype: DType, k: usize) -> Self {

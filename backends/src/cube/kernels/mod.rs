@@ -54,6 +54,10 @@ where
         matmul::has_tensor_cores(&R::client(device))
     }
 
+    fn sharing_blocks(device: &Self::Device) -> Option<usize> {
+        matmul::sharing_blocks(&R::client(device))
+    }
+
     fn tunables(device: &Self::Device, products: &[[usize; 2]]) -> Vec<Tunable> {
         tuning::tunables(&R::client(device), products)
     }

@@ -10,7 +10,9 @@ use cubecl_cuda::CudaRuntime;
 
 use self::program::{Attention, Instructions, Kernel};
 use super::{DropoutScalars, Gradients, Pass, Projection, Shape};
-use crate::cuda::{ALIGN, Task, WIDTH, ampere, arguments, float, hopper, strides_in_any_order, tensor_map};
+use crate::cuda::{
+    ALIGN, KernelFamily, Task, WIDTH, ampere, arguments, float, hopper, strides_in_any_order, tensor_map,
+};
 use crate::device::Buffer;
 use crate::philox::round_keys;
 use crate::tuning::Choice;
@@ -55,13 +57,15 @@ impl Blueprint {
             Pass::Backward => Choice::AttentionBackward,
         };
         // With dropout keys come in another order than they lie (`Launch::keys`).
-        let on_hopper = hopper(client).filter(|_| strides_in_any_order(client));
+        let on_hopper =
+            hopper(client).filter(|_| !KernelFamily::WgmmaAttention.is_refused() && strides_in_any_order(client));
         let [warpgroups, stages, rows] = match (choice.three(), choice.two(), on_hopper, pass) {
             (Some(chosen), ..) => chosen,
             (None, Some(_), ..) => return None,
             // On Hopper 3 warpgroups have 160 registers a thread, 2 have 240, and gradients need more than 160.
             (None, None, Some(_), Pass::Forward) => [3, 4, HOPPER_ROWS],
             (None, None, Some(_), Pass::Backward) => [2, 4, HOPPER_ROWS],
+            (None, None, None, _) if KernelFamily::MmaAttention.is_refused() => return None,
             // Blocks of the grid that do not wait for each other.
             (None, None, None, _) => [1, 3, AMPERE_ROWS],
         };
