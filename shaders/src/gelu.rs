@@ -36,6 +36,13 @@ fn gate<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
     one / (one + min(twice, Vector::new(80.0f32)).exp())
 }
 
+/// u gate(u) of one number.
+#[cube]
+pub(crate) fn gelu(u: f32) -> f32 {
+    let twice = u * (1.0f32 + u * u * CUBIC) * comptime!(-2.0 * INNER);
+    u / (1.0f32 + f32::exp(min(twice, 80.0f32)))
+}
+
 /// h = u gate(u). Sizes are in vectors.
 #[cube(
     launch_unchecked,

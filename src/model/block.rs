@@ -9,7 +9,8 @@ use trainer_backends::DecoderBackend;
 use trainer_backends::cache::{KeyValues, Places};
 use trainer_backends::dropout::Dropout;
 use trainer_backends::ops::{
-    Attended, BiasGrad, BlockDims, BranchGrads, NormGrads, NormInputs, Normed, RotaryTable, WeightGrads,
+    Attended, BiasGrad, BlockDims, BlockWeights, BranchGrads, NewTokens, NormGrads, NormInputs, NormWeights, Normed,
+    RotaryTable, WeightGrads,
 };
 
 use super::table::BlockSlots;
@@ -122,20 +123,23 @@ pub fn prefill<B: DecoderBackend>(
     branches
 }
 
-/// The block's branches for one new token a sequence, `[B, C]`. `context.rotary` has a row a sequence, that of its position.
+/// The block for one new token a sequence, and the norm behind it. `context.rotary` has a row a sequence, that of its position.
 pub fn decode<B: DecoderBackend>(
     context: &BlockContext<'_, B>,
     weights: &Tensor<B, 1>,
-    normed: Normed<B>,
+    tokens: NewTokens<B>,
+    next: NormWeights<B>,
     places: &Places<B>,
     cache: &mut KeyValues<B>,
-) -> Branches<B> {
-    let dims = context.dims;
-    // Row i of the table is what the i-th position of one sequence of B turns by.
-    let as_positions = BlockDims { batch: 1, seq: dims.batch, ..dims };
-    let fused = project(context, weights, normed.y, as_positions);
-    let o = B::attention_decode(fused.clone(), dims, places, cache);
-    branches(context, weights, o, ops::gelu_tanh(fused, dims))
+) -> NewTokens<B> {
+    let BlockContext { dims, slots, rotary, .. } = context;
+    let pair = |weight, bias| (B::matrix(weights, weight), B::vector(weights, bias));
+    let products = BlockWeights {
+        fused: pair(slots.fused, slots.fused_bias),
+        dense: pair(slots.dense, slots.dense_bias),
+        fc2: pair(slots.fc2, slots.fc2_bias),
+    };
+    B::block_decode(tokens, products, next, rotary, *dims, places, cache)
 }
 
 /// q and k, which are then rotated, v, and fc1's output, `[N, W]`, of the norm's output `[N, C]`.

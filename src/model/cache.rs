@@ -3,7 +3,7 @@
 use burn_tensor::Tensor;
 use trainer_backends::DecoderBackend;
 use trainer_backends::cache::{KeyValues, Places};
-use trainer_backends::ops::RotaryTable;
+use trainer_backends::ops::{NewTokens, RotaryTable};
 
 use super::block::{self, BlockContext};
 use super::decoder::{Decoder, MicroBatchDropout};
@@ -66,14 +66,14 @@ impl<B: DecoderBackend> Decoder<B> {
         let places = Places::new(slots.to_vec(), positions.to_vec(), &self.device);
         let rows: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
         let rotary = self.rotary_rows(&rows);
-        let mut x = self.embed(weights, self.tokens(tokens), 1, none);
-        let mut normed = self.first_norm(weights, x.clone());
+        let x = self.embed(weights, self.tokens(tokens), 1, none);
+        let mut tokens = NewTokens { normed: self.first_norm(weights, x.clone()).y, x };
         for (layer, cache) in cache.layers.iter_mut().enumerate() {
             let context = BlockContext { rotary: &rotary, ..self.context(dims, layer, none) };
-            let branches = block::decode(&context, &weights[1 + layer], normed, &places, cache);
-            (x, normed) = self.join(weights, layer, x, branches, &context);
+            let next = self.norm_weights(weights, layer + 1);
+            tokens = block::decode(&context, &weights[1 + layer], tokens, next, &places, cache);
         }
-        self.project(weights, normed.y)
+        self.project(weights, tokens.normed)
     }
 
     /// cos and sin of the given positions, a row each.
@@ -81,7 +81,8 @@ impl<B: DecoderBackend> Decoder<B> {
         if self.arch.rotary_dim == 0 {
             return self.rotary.clone();
         }
-        let rows = |table: &Tensor<B, 2>| table.clone().select(0, self.tokens(positions));
+        let positions = self.tokens(positions);
+        let rows = |table: &Tensor<B, 2>| table.clone().select(0, positions.clone());
         RotaryTable { cos: rows(&self.rotary.cos), sin: rows(&self.rotary.sin) }
     }
 }

@@ -101,7 +101,7 @@ impl<B: DecoderBackend> Decoder<B> {
     }
 
     /// The weights of the norm in front of block `layer`; behind the last one that of the head.
-    fn norm_weights(&self, weights: &Buffers<B>, layer: usize) -> NormWeights<B> {
+    pub(super) fn norm_weights(&self, weights: &Buffers<B>, layer: usize) -> NormWeights<B> {
         let ParameterTable { block, head, .. } = &self.table;
         let inside = layer < self.arch.layers;
         let [gamma, beta] = if inside { [block.gamma, block.beta] } else { [head.gamma, head.beta] };

@@ -67,6 +67,25 @@ pub struct WeightGrads<'a, B: Backend> {
     pub bias: VectorSlot,
 }
 
+/// The weights of a block's products, in the compute dtype, each with its bias.
+#[derive(Clone)]
+pub struct BlockWeights<B: Backend> {
+    /// `[W, C]`: of q, k, v and fc1.
+    pub fused: (Tensor<B, 2>, Tensor<B, 1>),
+    /// `[C, C]`.
+    pub dense: (Tensor<B, 2>, Tensor<B, 1>),
+    /// `[C, F]`.
+    pub fc2: (Tensor<B, 2>, Tensor<B, 1>),
+}
+
+/// One further token of each of a number of sequences on its way through a block.
+pub struct NewTokens<B: Backend> {
+    /// The block's input, fp32 `[B, C]`.
+    pub x: Tensor<B, 2>,
+    /// Its norm, `[B, C]` in the compute dtype.
+    pub normed: Tensor<B, 2>,
+}
+
 /// Where the gradient of a bias is accumulated.
 pub struct BiasGrad<'a, B: Backend> {
     pub flat: &'a mut Tensor<B, 1>,

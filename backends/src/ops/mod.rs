@@ -5,6 +5,7 @@
 //! stream, statistics, the loss and every weight gradient are fp32.
 
 mod arguments;
+mod decode;
 
 use burn_backend::Backend;
 use burn_tensor::{DType, Int, Tensor};
@@ -16,6 +17,7 @@ use crate::reference;
 use crate::transfer::{DeviceSpan, Fence, Reading};
 use crate::tuning::Tunable;
 pub use arguments::*;
+pub(crate) use decode::block as block_decode_by_operations;
 
 /// The most bytes of fp32 logits that a GPU holds at a time (a single row of more is taken alone). Each chunk reads the head
 /// and reads and writes its gradient, which is as long as the products of some 500 tokens on a GPU with tensor cores; at
@@ -243,6 +245,20 @@ pub trait DecoderBackend: Backend {
         cache: &mut KeyValues<Self>,
     ) -> Tensor<Self, 2> {
         reference::attention_decode(fused, dims, places, cache)
+    }
+
+    /// A whole block without dropout for one new token a sequence, and the norm behind it: what the next block is given. The new
+    /// k and v are written into the cache. `table` has a row a sequence, that of its position; `dims.seq` is 1.
+    fn block_decode(
+        tokens: NewTokens<Self>,
+        weights: BlockWeights<Self>,
+        next: NormWeights<Self>,
+        table: &RotaryTable<Self>,
+        dims: BlockDims,
+        places: &Places<Self>,
+        cache: &mut KeyValues<Self>,
+    ) -> NewTokens<Self> {
+        decode::block(tokens, weights, next, table, dims, places, cache)
     }
 
     /// GELU (tanh form) of columns `3C..` of `fused` `[N, W]`: `[N, F]`.

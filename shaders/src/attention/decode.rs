@@ -25,16 +25,18 @@ pub struct Blueprint {
     pub head_dim: usize,
     /// One cube has all positions, and writes the result.
     pub whole: bool,
+    /// Half the dimensions of the new q and k that turn (rotary.rs): pairs (i, i + half).
+    pub half: usize,
 }
 
 impl Blueprint {
-    pub fn of<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, chunks: usize) -> Self {
+    pub fn of<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, chunks: usize, half: usize) -> Self {
         let (units, keys) = match Class::of(client) {
             Class::Narrow => (32, 4),
             Class::Wide => (128, 2),
         };
         let values = [4, 2].into_iter().find(|n| shape.head_dim.is_multiple_of(*n) && shape.width.is_multiple_of(*n));
-        Self { units, keys, values: values.unwrap_or(1), head_dim: shape.head_dim, whole: chunks == 1 }
+        Self { units, keys, values: values.unwrap_or(1), head_dim: shape.head_dim, whole: chunks == 1, half }
     }
 
     /// Units that share a value.
@@ -62,6 +64,8 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
     keys: &mut Array<Vector<T, NK>>,
     values: &mut Array<Vector<T, NV>>,
     places: &Array<i32>,
+    cosines: &Array<f32>,
+    sines: &Array<f32>,
     o: &mut Array<T>,
     sums: &mut Array<f32>,
     totals: &mut Array<f32>,
@@ -104,6 +108,23 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
             for e in 0..part {
                 q[lane * part + e] = f32::cast_from(of_q[e]) * scale;
                 k[lane * part + e] = f32::cast_from(of_k[e]);
+            }
+        }
+    }
+    let half = comptime!(blueprint.half);
+    if comptime!(half > 0) {
+        sync_cube();
+        #[unroll]
+        for round in 0..comptime!(half.div_ceil(units)) {
+            let i = unit + round * units;
+            if i < half {
+                let (cos, sin) = (cosines[sequence * half + i], sines[sequence * half + i]);
+                let (a, b) = (q[i], q[i + half]);
+                q[i] = a * cos - b * sin;
+                q[i + half] = b * cos + a * sin;
+                let (a, b) = (k[i], k[i + half]);
+                k[i] = a * cos - b * sin;
+                k[i + half] = b * cos + a * sin;
             }
         }
     }
@@ -250,6 +271,15 @@ pub fn chunks(longest: usize) -> usize {
     longest.div_ceil(CHUNK).max(1)
 }
 
+/// What the new q and k turn by, before they are used and kept.
+pub struct Turning<R: Runtime> {
+    /// Columns: pairs of dimensions, 0 for none.
+    pub half: usize,
+    /// fp32, a row a sequence; anything in fp32 where none turn.
+    pub cosines: TensorBinding<R>,
+    pub sines: TensorBinding<R>,
+}
+
 /// Writes the k and v of one new token a sequence, in `fused` `[batch, W]`, into the cache, and the attention of its q over
 /// the positions so far, itself included, to `o` `[batch, C]`. `chunks` is that of the longest sequence; `scratch` holds
 /// batch * H * chunks * D fp32 values, and twice batch * H * chunks; where there is one chunk neither is written.
@@ -258,11 +288,12 @@ pub fn attention_decode<R: Runtime>(
     shape: Shape,
     fused: Buffer<R>,
     cached: Cached<R>,
+    turning: Turning<R>,
     o: Buffer<R>,
     chunks: usize,
     [sums, totals]: [TensorBinding<R>; 2],
 ) {
-    let blueprint = Blueprint::of(client, &shape, chunks);
+    let blueprint = Blueprint::of(client, &shape, chunks, turning.half);
     let (rows, dtype) = (shape.batch * shape.heads, fused.dtype);
     // SAFETY: a cube whose row or chunk is past the last returns; positions past a sequence's are not read, and its slot
     // and position are within the cache, as the caller promises.
@@ -277,6 +308,8 @@ pub fn attention_decode<R: Runtime>(
             cached.keys.arg(),
             cached.values.arg(),
             array(cached.places),
+            array(turning.cosines),
+            array(turning.sines),
             Buffer { binding: o.binding.clone(), dtype }.arg(),
             array(sums.clone()),
             array(totals.clone()),

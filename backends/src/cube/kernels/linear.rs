@@ -25,7 +25,7 @@ pub fn forward<R: CubeRuntime, B: CubeTensors<R>>(
     if sizes[0] <= FEW_ROWS && x.dtype == weight.dtype && x.dtype == bias.dtype {
         let [rows, outputs] = sizes;
         let k = weight.meta.shape()[1];
-        few_rows(&x.client, [rows, outputs, k], buffer(&x), buffer(&weight), buffer(&bias), buffer(&y));
+        few_rows(&x.client, [rows, outputs, k], buffer(&x), buffer(&weight), buffer(&bias), buffer(&y), None);
         return float(y);
     }
     product(Part::whole(&x), Side::Rows, Part::whole(&weight), Side::Rows, Some(&bias), Out::new(&y));

@@ -156,6 +156,21 @@ where
         decode::attention_decode(fused, dims, places, cache)
     }
 
+    fn block_decode(
+        tokens: NewTokens<Self>,
+        weights: BlockWeights<Self>,
+        next: NormWeights<Self>,
+        table: &RotaryTable<Self>,
+        dims: BlockDims,
+        places: &Places<Self>,
+        cache: &mut KeyValues<Self>,
+    ) -> NewTokens<Self> {
+        if decode::takes_block(&tokens.normed, &weights) {
+            return decode::block(tokens, weights, next, table, dims, places, cache);
+        }
+        block_decode_by_operations(tokens, weights, next, table, dims, places, cache)
+    }
+
     fn gelu_tanh(fused: Tensor<Self, 2>, dims: BlockDims) -> Tensor<Self, 2> {
         gelu::forward(fused, dims)
     }

@@ -3,11 +3,15 @@
 //! A group of lanes shares some outputs: each lane reads every 32nd vector of their weights, once for all rows of x, which
 //! come from the cache; then the lanes' sums are added up. The floor is the bytes of the weights.
 
+mod branches;
+
 use cubecl::ir::features::Plane;
 use cubecl::prelude::*;
 
+pub use self::branches::{Branch, add_branches};
 use crate::attention::{add_dot, held};
 use crate::device::{Buffer, Class, cubes};
+use crate::gelu::gelu;
 
 /// Rows of x that this is good for: beyond, tensor cores multiply what is read once faster.
 pub const FEW_ROWS: usize = 16;
@@ -30,8 +34,8 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    /// For `rows` rows of `k` elements of `dtype`.
-    pub fn of<R: Runtime>(client: &ComputeClient<R>, rows: usize, k: usize, dtype: StorageType) -> Self {
+    /// For `rows` rows of `dtype`, and sums of each of so many products.
+    pub fn of<R: Runtime>(client: &ComputeClient<R>, rows: usize, k: &[usize], dtype: StorageType) -> Self {
         let (hardware, features) = (&client.properties().hardware, &client.properties().features);
         let (lanes, groups) = match Class::of(client) {
             Class::Narrow => (8, 1),
@@ -41,7 +45,7 @@ impl Blueprint {
             && [hardware.plane_size_min, hardware.plane_size_max] == [lanes as u32; 2];
         // 16 bytes, where a shader has such vectors.
         let widest = if dtype.size() == 2 && !features.matmul.cmma.is_empty() { 8 } else { 4 };
-        let width = [widest, 4, 2].into_iter().find(|width| k.is_multiple_of(*width)).unwrap_or(1);
+        let width = [widest, 4, 2].into_iter().find(|width| k.iter().all(|k| k.is_multiple_of(*width))).unwrap_or(1);
         let rows = rows.next_power_of_two();
         // Enough loads at a time to hide their latency, few enough sums to stay in registers.
         let outputs = if rows <= 2 { 4 } else { 2 };
@@ -49,36 +53,31 @@ impl Blueprint {
     }
 }
 
-#[cube(launch_unchecked)]
+/// Adds to sums[row, output] the products of x's rows with the weights of outputs `first` and on, over this unit's vectors:
+/// every `step`th of `vectors` from `start` on. A row of x has `x_row` vectors, of which those from `x_from` on count.
+#[cube]
 #[allow(clippy::too_many_arguments)]
-fn few_rows_kernel<T: Float, N: Size>(
+fn add_products<T: Float, N: Size>(
+    sums: &mut Array<f32>,
     x: &Array<Vector<T, N>>,
+    x_row: usize,
+    x_from: usize,
     weight: &Array<Vector<T, N>>,
-    bias: &Array<T>,
-    y: &mut Array<T>,
+    first: usize,
     rows: usize,
     outputs: usize,
     vectors: usize,
+    start: usize,
+    step: usize,
     #[comptime] blueprint: Blueprint,
-    #[define(T)] _dtype: StorageType,
 ) {
-    let lanes = comptime!(blueprint.lanes);
     let own = comptime!(blueprint.outputs);
-    let most = comptime!(blueprint.rows);
-    let (lane, group) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
-    let first = (CUBE_POS * comptime!(blueprint.groups) + group) * own;
-
     let mut at = Array::<usize>::new(own);
-    let mut sums = Array::<f32>::new(own * most);
     #[unroll]
     for j in 0..own {
         at[j] = held(first + j, outputs) * vectors;
     }
-    #[unroll]
-    for i in 0..own * most {
-        sums[i] = 0.0f32;
-    }
-    let mut column = lane;
+    let mut column = start;
     while column < vectors {
         let mut w = Array::<Vector<f32, N>>::new(own);
         #[unroll]
@@ -86,26 +85,32 @@ fn few_rows_kernel<T: Float, N: Size>(
             w[j] = Vector::cast_from(weight[at[j] + column]);
         }
         #[unroll]
-        for row in 0..most {
-            let value = Vector::<f32, N>::cast_from(x[held(row, rows) * vectors + column]);
+        for row in 0..comptime!(blueprint.rows) {
+            let value = Vector::<f32, N>::cast_from(x[held(row, rows) * x_row + x_from + column]);
             #[unroll]
             for j in 0..own {
                 sums[row * own + j] = add_dot(value, w[j], sums[row * own + j], blueprint.width);
             }
         }
-        column += lanes;
+        column += step;
     }
+}
 
+/// Adds up what a group's lanes have of each sum: every lane then has the whole of each.
+#[cube]
+fn add_up(sums: &mut Array<f32>, #[comptime] blueprint: Blueprint) {
+    let count = comptime!(blueprint.outputs * blueprint.rows);
+    let lanes = comptime!(blueprint.lanes);
     if comptime!(blueprint.planes) {
         #[unroll]
-        for i in 0..own * most {
+        for i in 0..count {
             sums[i] = plane_sum(sums[i]);
         }
     } else {
-        let count = comptime!(own * most);
+        let lane = UNIT_POS_X as usize;
         let mut shared = SharedMemory::<f32>::new(comptime!(blueprint.lanes * blueprint.groups * count));
         // Neighbouring lanes lie together, so that they reach different banks.
-        let mine = group * comptime!(blueprint.lanes * count) + lane;
+        let mine = UNIT_POS_Y as usize * comptime!(blueprint.lanes * count) + lane;
         #[unroll]
         for i in 0..count {
             shared[mine + i * lanes] = sums[i];
@@ -128,6 +133,42 @@ fn few_rows_kernel<T: Float, N: Size>(
             sums[i] = shared[mine - lane + i * lanes];
         }
     }
+}
+
+/// Sums of zero.
+#[cube]
+fn none(#[comptime] blueprint: Blueprint) -> Array<f32> {
+    let mut sums = Array::<f32>::new(comptime!(blueprint.outputs * blueprint.rows));
+    #[unroll]
+    for i in 0..comptime!(blueprint.outputs * blueprint.rows) {
+        sums[i] = 0.0f32;
+    }
+    sums
+}
+
+/// Outputs from `plain` on go through GELU.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn few_rows_kernel<T: Float, N: Size>(
+    x: &Array<Vector<T, N>>,
+    weight: &Array<Vector<T, N>>,
+    bias: &Array<T>,
+    y: &mut Array<T>,
+    rows: usize,
+    outputs: usize,
+    vectors: usize,
+    plain: usize,
+    #[comptime] with_gelu: bool,
+    #[comptime] blueprint: Blueprint,
+    #[define(T)] _dtype: StorageType,
+) {
+    let own = comptime!(blueprint.outputs);
+    let lane = UNIT_POS_X as usize;
+    let first = (CUBE_POS * comptime!(blueprint.groups) + UNIT_POS_Y as usize) * own;
+    let mut sums = none(blueprint);
+    let step = comptime!(blueprint.lanes).runtime();
+    add_products(&mut sums, x, vectors, 0usize, weight, first, rows, outputs, vectors, lane, step, blueprint);
+    add_up(&mut sums, blueprint);
     if lane == 0 {
         #[unroll]
         for j in 0..own {
@@ -135,9 +176,13 @@ fn few_rows_kernel<T: Float, N: Size>(
             if output < outputs {
                 let shift = f32::cast_from(bias[output]);
                 #[unroll]
-                for row in 0..most {
+                for row in 0..comptime!(blueprint.rows) {
                     if row < rows {
-                        y[row * outputs + output] = T::cast_from(sums[row * own + j] + shift);
+                        let mut value = sums[row * own + j] + shift;
+                        if comptime!(with_gelu) && output >= plain {
+                            value = gelu(value);
+                        }
+                        y[row * outputs + output] = T::cast_from(value);
                     }
                 }
             }
@@ -146,7 +191,7 @@ fn few_rows_kernel<T: Float, N: Size>(
 }
 
 /// y `[rows, outputs]` = x `[rows, k]` times weight `[outputs, k]` transposed, plus bias `[outputs]`; all contiguous and of
-/// one dtype, with fp32 sums. `sizes` is `[rows, outputs, k]`.
+/// one dtype, with fp32 sums; outputs from `plain` on go through GELU, if that is given. `sizes` is `[rows, outputs, k]`.
 pub fn few_rows<R: Runtime>(
     client: &ComputeClient<R>,
     [rows, outputs, k]: [usize; 3],
@@ -154,12 +199,13 @@ pub fn few_rows<R: Runtime>(
     weight: Buffer<R>,
     bias: Buffer<R>,
     y: Buffer<R>,
+    plain: Option<usize>,
 ) {
     if rows == 0 || outputs == 0 {
         return;
     }
     let dtype = x.dtype;
-    let blueprint = Blueprint::of(client, rows, k, dtype);
+    let blueprint = Blueprint::of(client, rows, &[k], dtype);
     let count = outputs.div_ceil(blueprint.outputs * blueprint.groups);
     // SAFETY: rows and outputs past the last are held at it for reading and compared before writing.
     unsafe {
@@ -175,6 +221,8 @@ pub fn few_rows<R: Runtime>(
             rows,
             outputs,
             k / blueprint.width,
+            plain.unwrap_or(outputs),
+            plain.is_some(),
             blueprint,
             dtype,
         );
