@@ -5,6 +5,7 @@
 //! Needs the folder of NVIDIA's wheels (`make test` installs them under target/cuda-wheels; TRAINER_CUDA_WHEELS names
 //! another place); without it the tests say that they are skipped.
 
+mod generation;
 mod sweep;
 mod trial;
 

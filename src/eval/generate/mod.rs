@@ -143,9 +143,12 @@ pub fn complete<B: DecoderBackend>(
         let started = Instant::now();
         let (of_prompts, logits) = engine.logits(&rows);
         breakdown::check()?;
-        let draws = live.par_iter().zip(logits.par_chunks_exact(decoder.arch.vocab));
-        let chosen: Vec<u32> =
-            draws.map(|(sequence, logits)| choose(logits, sampling, draw(sampling, sequence))).collect();
+        let pick = |(sequence, logits): (&Sequence, &[f32])| choose(logits, sampling, draw(sampling, sequence));
+        let chosen: Vec<u32> = match &live[..] {
+            // Another thread would take longer to wake than this takes.
+            [one] => vec![pick((one, &logits))],
+            several => several.par_iter().zip(logits.par_chunks_exact(decoder.arch.vocab)).map(pick).collect(),
+        };
         let elapsed = started.elapsed().as_secs_f64();
         if of_prompts > 0 {
             pace.prompt_tokens += of_prompts;
