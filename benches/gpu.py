@@ -186,7 +186,7 @@ def sweep(bench):
     if ceilings:
         given = ["--matmul-tflops", f"{ceilings['matmul_tflops']:.6f}", "--memory-gbs", f"{ceilings['memory_gb_per_s']:.3f}"]
     # The longest part of a step gets the most time; a process each, since one that breaks takes its device along.
-    groups = {"attention": 0.2, "products": 0.5, "head,head-products": 0.5, "norm,activations,embedding,optimizer": 1.0}
+    groups = {"attention": 0.2, "products": 0.5, "head,head-products": 0.5, "norm,activations,embedding,optimizer,generation": 1.0}
     tune = []
     for group, share in groups.items():
         budget = max(5.0, bench.left() * share - 10.0)

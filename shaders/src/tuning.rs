@@ -40,6 +40,12 @@ pub enum Choice {
     /// Elsewhere: rows of a unit x rows of the other side at a time x units of a cube (attention).
     AttentionForwardUnits,
     AttentionBackwardUnits,
+    /// Of a new token (attention/decode.rs): units of a cube x keys that one reads at a time.
+    AttentionDecode,
+    /// Products of few rows (few_rows): outputs of a group of lanes x groups of a cube.
+    FewRows,
+    /// Both branches' products there, likewise; all groups share the outputs.
+    FewRowsBranches,
     /// Units of a cube where each works on elements of its own (elementwise.rs).
     AdamwUnits,
     GeluUnits,
@@ -116,7 +122,7 @@ fn in_cuda<R: Runtime>(_: Choice, _: &ComputeClient<R>) -> &'static [&'static [u
 static SET: [AtomicU64; Choice::ALL.len()] = [const { AtomicU64::new(0) }; Choice::ALL.len()];
 
 impl Choice {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::NormUnits,
         Self::NormRows,
         Self::ResidualNormUnits,
@@ -130,6 +136,9 @@ impl Choice {
         Self::AttentionBackward,
         Self::AttentionForwardUnits,
         Self::AttentionBackwardUnits,
+        Self::AttentionDecode,
+        Self::FewRows,
+        Self::FewRowsBranches,
         Self::AdamwUnits,
         Self::GeluUnits,
         Self::ResidualUnits,
@@ -154,6 +163,9 @@ impl Choice {
             Self::AttentionBackward => "attention.backward",
             Self::AttentionForwardUnits => "attention.forward-units",
             Self::AttentionBackwardUnits => "attention.backward-units",
+            Self::AttentionDecode => "attention.decode",
+            Self::FewRows => "few-rows",
+            Self::FewRowsBranches => "few-rows.branches",
             Self::AdamwUnits => "adamw.units",
             Self::GeluUnits => "gelu.units",
             Self::ResidualUnits => "residual.units",
@@ -236,6 +248,10 @@ impl Choice {
             Self::AttentionForwardUnits | Self::AttentionBackwardUnits => {
                 (&[&[1, 16, 64], &[2, 16, 32], &[2, 16, 64], &[2, 16, 128], &[4, 16, 64], &[2, 32, 64]], Some(2))
             }
+            Self::AttentionDecode if narrow => (&[&[8, 4], &[32, 2], &[32, 4]], None),
+            Self::AttentionDecode => (&[&[64, 2], &[64, 4], &[128, 1], &[128, 2], &[256, 1]], Some(0)),
+            Self::FewRows | Self::FewRowsBranches if narrow => (&[&[2, 1], &[4, 1], &[8, 1]], None),
+            Self::FewRows | Self::FewRowsBranches => (&[&[2, 4], &[2, 8], &[4, 2], &[4, 4], &[4, 8], &[8, 4]], None),
             Self::AdamwUnits
             | Self::GeluUnits
             | Self::ResidualUnits

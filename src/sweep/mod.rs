@@ -1,9 +1,10 @@
-//! Every choice that the kernels of a training step leave to measurements, tried out at a configuration's shapes.
+//! Every choice that the kernels of a training step, and of generation, leave to measurements, tried out at a configuration's shapes.
 //!
 //! ```text
 //! operation  the operations of a step, and which choices each of them has
 //! inputs     fresh random inputs, on the device and, the same values, on the CPU
 //! prepared   an operation with its inputs, ready to run any number of times
+//! generation the one that is not a training step's
 //! check      a variant's results against the CPU's or the first variant's
 //! measure    times, and the device's ceilings
 //! report     what is printed
@@ -12,6 +13,7 @@
 //! A choice is varied with the ones before it at their best. A variant is timed only if its results are right.
 
 mod check;
+mod generation;
 mod inputs;
 mod measure;
 mod operation;

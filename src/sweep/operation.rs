@@ -4,6 +4,7 @@ use burn_tensor::DType;
 use trainer_backends::ops::BlockDims;
 use trainer_backends::tuning::Product;
 
+use super::generation;
 use crate::config::Config;
 use crate::model::architecture::Architecture;
 use crate::model::table::ParameterTable;
@@ -88,6 +89,8 @@ pub enum Operation {
     Adamw,
     SumOfSquares,
     Clear,
+    /// A block for one new token.
+    Generation,
 }
 
 /// What one call computes and moves; all zero where nobody counts it.
@@ -100,8 +103,17 @@ pub struct Work {
 }
 
 impl Operation {
-    pub const GROUPS: [&'static str; 8] =
-        ["products", "head-products", "head", "attention", "norm", "activations", "embedding", "optimizer"];
+    pub const GROUPS: [&'static str; 9] = [
+        "products",
+        "head-products",
+        "head",
+        "attention",
+        "norm",
+        "activations",
+        "embedding",
+        "optimizer",
+        "generation",
+    ];
 
     /// All of them, those that take the longest first.
     pub fn all() -> Vec<Self> {
@@ -120,6 +132,7 @@ impl Operation {
             Self::EmbeddingForward,
             Self::SumOfSquares,
             Self::Clear,
+            Self::Generation,
         ];
         linear.chain(others).collect()
     }
@@ -134,6 +147,7 @@ impl Operation {
             Self::GeluForward | Self::GeluBackward | Self::Rotary => "activations",
             Self::EmbeddingForward | Self::EmbeddingBackward => "embedding",
             Self::Adamw | Self::SumOfSquares | Self::Clear => "optimizer",
+            Self::Generation => "generation",
         }
     }
 
@@ -160,6 +174,7 @@ impl Operation {
             Self::Adamw => "AdamW".into(),
             Self::SumOfSquares => "sum of squares".into(),
             Self::Clear => "clear gradients".into(),
+            Self::Generation => "block of generation".into(),
         }
     }
 
@@ -189,6 +204,7 @@ impl Operation {
             Self::Adamw => choice == "adamw.units",
             Self::SumOfSquares => choice == "squares",
             Self::Clear => choice == "clear.units",
+            Self::Generation => ["few-rows", "few-rows.branches", "attention.decode"].contains(&choice),
             Self::EmbeddingForward => false,
         }
     }
@@ -201,6 +217,9 @@ impl Operation {
             let activations = s * (n * k + n * o);
             let bytes = activations + if product == Product::WeightGrad { 8 * k * o } else { s * k * o };
             return Work { flops: 2 * n * k * o, bytes, products: true };
+        }
+        if self == Self::Generation {
+            return generation::work(shape);
         }
         if self == Self::Rotary {
             // A step's is part of a product.
@@ -236,6 +255,7 @@ impl Operation {
             }
             Self::GeluForward | Self::GeluBackward => format!("{n} x {}", dims.mlp),
             Self::Adamw | Self::SumOfSquares | Self::Clear => format!("{} parameters", shape.block[0]),
+            Self::Generation => format!("1 token at position {}", generation::position(shape)),
             _ => format!("{n} x {}", shape.hidden()),
         }
     }

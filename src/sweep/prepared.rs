@@ -10,6 +10,7 @@ use trainer_backends::ops::{
 };
 use trainer_backends::tuning::Product;
 
+use super::generation;
 use super::inputs::Inputs;
 use super::operation::{Operation, Shape};
 
@@ -21,7 +22,7 @@ pub type Results<B> = Vec<Tensor<B, 1>>;
 pub struct Prepared<B: DecoderBackend>(Box<dyn FnMut(bool) -> Results<B>>);
 
 impl<B: DecoderBackend> Prepared<B> {
-    fn new(run: impl FnMut(bool) -> Results<B> + 'static) -> Self {
+    pub(super) fn new(run: impl FnMut(bool) -> Results<B> + 'static) -> Self {
         Self(Box::new(run))
     }
 
@@ -34,7 +35,7 @@ impl<B: DecoderBackend> Prepared<B> {
     }
 }
 
-fn row<B: DecoderBackend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, 1> {
+pub(super) fn row<B: DecoderBackend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, 1> {
     let len = tensor.dims().iter().product::<usize>();
     tensor.reshape([len])
 }
@@ -44,9 +45,9 @@ fn copy<B: DecoderBackend, const D: usize>(tensor: &Tensor<B, D>) -> Tensor<B, D
     tensor.clone().mul_scalar(1.0)
 }
 
-const EPS: f32 = 1e-5;
+pub(super) const EPS: f32 = 1e-5;
 /// Of a linear layer's weights, as they are initialised.
-const WEIGHT: f64 = 0.02;
+pub(super) const WEIGHT: f64 = 0.02;
 
 /// Large enough that probabilities of one in a vocabulary are no subnormal numbers in fp16.
 const LOSS_SCALE: f32 = 1024.0;
@@ -213,6 +214,7 @@ pub fn prepare<B: DecoderBackend>(
             })
         }
         Operation::Adamw => adamw(shape, dtype, inputs),
+        Operation::Generation => generation::prepare(shape, dtype, inputs),
         Operation::SumOfSquares => {
             let flat = inputs.normal([shape.block[0]], 1.0, fp32);
             Prepared::new(move |_| vec![B::sum_of_squares(&flat)])

@@ -38,7 +38,7 @@ fn every_choice_on_sm_80_gives_the_right_results() {
         .into_iter()
         .flat_map(|choice| sweep("80", &format!("--only products --choice {choice}")))
         .collect();
-    let others = ["attention", "norm", "activations", "embedding", "optimizer"]
+    let others = ["attention", "norm", "activations", "embedding", "optimizer", "generation"]
         .into_iter()
         .flat_map(|group| sweep("80", &format!("--only {group}")));
     let timed: Vec<String> = others.chain(products).collect();

@@ -10,6 +10,7 @@ use cubecl::prelude::*;
 use super::{MASKED, Shape};
 use crate::device::{Buffer, Class, cubes};
 use crate::elementwise::{array, max_units, spread, sum_units, unit_index};
+use crate::tuning::Choice;
 
 /// Positions of a cube.
 pub const CHUNK: usize = 256;
@@ -35,6 +36,7 @@ impl Blueprint {
             Class::Narrow => (32, 4),
             Class::Wide => (128, 2),
         };
+        let [units, keys] = Choice::AttentionDecode.two().unwrap_or([units, keys]);
         let values = [4, 2].into_iter().find(|n| shape.head_dim.is_multiple_of(*n) && shape.width.is_multiple_of(*n));
         Self { units, keys, values: values.unwrap_or(1), head_dim: shape.head_dim, whole: chunks == 1, half }
     }
@@ -271,6 +273,15 @@ pub fn chunks(longest: usize) -> usize {
     longest.div_ceil(CHUNK).max(1)
 }
 
+/// The positions of the longest sequence in `count` chunks, and scratch for them, fp32, which is left alone where it is one.
+pub struct Chunked<R: Runtime> {
+    pub count: usize,
+    /// batch * H * count * D
+    pub sums: TensorBinding<R>,
+    /// batch * H * count * 2
+    pub totals: TensorBinding<R>,
+}
+
 /// What the new q and k turn by, before they are used and kept.
 pub struct Turning<R: Runtime> {
     /// Columns: pairs of dimensions, 0 for none.
@@ -281,8 +292,7 @@ pub struct Turning<R: Runtime> {
 }
 
 /// Writes the k and v of one new token a sequence, in `fused` `[batch, W]`, into the cache, and the attention of its q over
-/// the positions so far, itself included, to `o` `[batch, C]`. `chunks` is that of the longest sequence; `scratch` holds
-/// batch * H * chunks * D fp32 values, and twice batch * H * chunks; where there is one chunk neither is written.
+/// the positions so far, itself included, to `o` `[batch, C]`.
 pub fn attention_decode<R: Runtime>(
     client: &ComputeClient<R>,
     shape: Shape,
@@ -290,9 +300,9 @@ pub fn attention_decode<R: Runtime>(
     cached: Cached<R>,
     turning: Turning<R>,
     o: Buffer<R>,
-    chunks: usize,
-    [sums, totals]: [TensorBinding<R>; 2],
+    chunked: Chunked<R>,
 ) {
+    let Chunked { count: chunks, sums, totals } = chunked;
     let blueprint = Blueprint::of(client, &shape, chunks, turning.half);
     let (rows, dtype) = (shape.batch * shape.heads, fused.dtype);
     // SAFETY: a cube whose row or chunk is past the last returns; positions past a sequence's are not read, and its slot

@@ -8,6 +8,7 @@ use cubecl::prelude::*;
 use super::{Blueprint, add_products, add_up, none};
 use crate::device::{Buffer, cubes};
 use crate::elementwise::array;
+use crate::tuning::Choice;
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -87,7 +88,7 @@ pub fn add_branches<R: Runtime>(
         return;
     }
     let dtype = attention.input.dtype;
-    let blueprint = Blueprint::of(client, rows, &[hidden, inner, row], dtype);
+    let blueprint = Blueprint::of(client, rows, &[hidden, inner, row], dtype, Choice::FewRowsBranches);
     let Blueprint { lanes, groups, outputs, width, .. } = blueprint;
     // SAFETY: rows and outputs past the last are held at it for reading and compared before writing.
     unsafe {

@@ -12,6 +12,7 @@ pub use self::branches::{Branch, add_branches};
 use crate::attention::{add_dot, held};
 use crate::device::{Buffer, Class, cubes};
 use crate::gelu::gelu;
+use crate::tuning::Choice;
 
 /// Rows of x that this is good for: beyond, tensor cores multiply what is read once faster.
 pub const FEW_ROWS: usize = 16;
@@ -34,8 +35,14 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    /// For `rows` rows of `dtype`, and sums of each of so many products.
-    pub fn of<R: Runtime>(client: &ComputeClient<R>, rows: usize, k: &[usize], dtype: StorageType) -> Self {
+    /// For `rows` rows of `dtype`, and sums of each of `k` products; outputs and groups are `choice`'s.
+    pub fn of<R: Runtime>(
+        client: &ComputeClient<R>,
+        rows: usize,
+        k: &[usize],
+        dtype: StorageType,
+        choice: Choice,
+    ) -> Self {
         let (hardware, features) = (&client.properties().hardware, &client.properties().features);
         let (lanes, groups) = match Class::of(client) {
             Class::Narrow => (8, 1),
@@ -48,7 +55,7 @@ impl Blueprint {
         let width = [widest, 4, 2].into_iter().find(|width| k.iter().all(|k| k.is_multiple_of(*width))).unwrap_or(1);
         let rows = rows.next_power_of_two();
         // Enough loads at a time to hide their latency, few enough sums to stay in registers.
-        let outputs = if rows <= 2 { 4 } else { 2 };
+        let [outputs, groups] = choice.two().unwrap_or([if rows <= 2 { 4 } else { 2 }, groups]);
         Self { lanes, groups, outputs, rows, width, planes }
     }
 }
@@ -205,7 +212,7 @@ pub fn few_rows<R: Runtime>(
         return;
     }
     let dtype = x.dtype;
-    let blueprint = Blueprint::of(client, rows, &[k], dtype);
+    let blueprint = Blueprint::of(client, rows, &[k], dtype, Choice::FewRows);
     let count = outputs.div_ceil(blueprint.outputs * blueprint.groups);
     // SAFETY: rows and outputs past the last are held at it for reading and compared before writing.
     unsafe {

@@ -24,7 +24,7 @@ pub struct SweepArgs {
     /// Probability of attention and residual dropout [default: the configuration's]
     #[arg(long, value_name = "P", value_parser = fraction)]
     pub dropout: Option<f64>,
-    /// Only these operations: products, head-products, head, attention, norm, activations, embedding, optimizer
+    /// Only these operations: products, head-products, head, attention, norm, activations, embedding, optimizer, generation
     #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group)]
     pub only: Vec<&'static str>,
     /// Only the choices whose name begins so, as in product.forward

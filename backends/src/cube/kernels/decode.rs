@@ -3,7 +3,7 @@
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use burn_tensor::{DType, Tensor};
-use trainer_shaders::attention::decode::{self, Cached, Turning, chunks};
+use trainer_shaders::attention::decode::{self, Cached, Chunked, Turning, chunks};
 use trainer_shaders::few_rows::{Branch, FEW_ROWS, add_branches, few_rows};
 
 use super::attention::shape;
@@ -68,17 +68,8 @@ fn attention<R: CubeRuntime, B: CubeTensors<R>>(
     let used = if chunks > 1 { dims.batch * dims.heads * chunks } else { 1 };
     let (sums, totals) = (empty(fused, [used * dims.head_dim], DType::F32), empty(fused, [used * 2], DType::F32));
     with_cache(dims, places, cache, |cached| {
-        let scratch = [&sums, &totals].map(binding);
-        decode::attention_decode(
-            &fused.client,
-            shape(dims),
-            buffer(fused),
-            cached,
-            turning,
-            buffer(&o),
-            chunks,
-            scratch,
-        );
+        let chunked = Chunked { count: chunks, sums: binding(&sums), totals: binding(&totals) };
+        decode::attention_decode(&fused.client, shape(dims), buffer(fused), cached, turning, buffer(&o), chunked);
     });
     float(o)
 }
