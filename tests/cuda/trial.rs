@@ -51,7 +51,7 @@ fn kernels_that_fail_their_trial_are_not_used() {
         "attention by mma.sync failed their trial: ",
     ];
     assert!(verdicts.iter().all(|verdict| text.contains(verdict)), "{text}");
-    assert!(text.contains("outside their tolerance; linear_forward"), "{text}");
+    assert!(text.contains("outside their tolerance; linear_"), "{text}");
 
     // The next start knows, and launches none of them.
     let folder = dir.path().join("ptx");
