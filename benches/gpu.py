@@ -355,6 +355,10 @@ def rows(results):
     if rate("trainer") and rate("transformers"):
         own, theirs = statistics.median(rate("trainer")), statistics.median(rate("transformers"))
         lines += [f"Generation at batch 1: {own:.1f} tokens/s, transformers {theirs:.1f}: {own / theirs:.2f} times.", ""]
+    families = parts.get("trial", {}).get("cuda", {}).get("families", [])
+    told = [f"{f['family']} {'passed' if f['passed'] else 'REFUSED: ' + str(f['why'])} ({f['seconds']:.1f} s)" for f in families]
+    if told:
+        lines += [f"Trial: {'; '.join(told)}.", ""]
     start = parts.get("start", {})
     if all("seconds" in start.get(which, {}) for which in ("first", "second")):
         lines += [f"First start to the end of a step {start['first']['seconds']:.1f} s, second {start['second']['seconds']:.1f} s.", ""]
