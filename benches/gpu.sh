@@ -9,7 +9,8 @@
 #   sh benches/gpu.sh --parts phi-1-no-dropout,phi-1-small,decode
 #   BACKEND=wgpu sh benches/gpu.sh --rehearse              the same on tiny sizes, on a machine without a GPU (or BACKEND=cpu)
 #
-# TRAINER names the binary [target/release/trainer, or that with .xz behind it, which is unpacked: xz -kT0 makes it], PYTHON the Python [python3], OUT the folder for results [runs/gpu].
+# TRAINER names the binary [target/release/trainer], PYTHON the Python [python3], OUT the folder for results [runs/gpu]. Where
+# there is only TRAINER.xz (xz -kT0 target/release/trainer: a fifth of the size to send), it is unpacked.
 set -eu
 cd "$(dirname "$0")/.."
 exec "${PYTHON:-python3}" benches/gpu.py "$@"
