@@ -3,11 +3,13 @@
 //! The floor is the bytes of the cache. A cube owns `CHUNK` positions of a head of a sequence, so that one long sequence
 //! fills a GPU too ("Flash-Decoding", Dao et al., 2023); the chunks' sums are put together by a second, small kernel.
 //! A unit scores neighbouring positions, whose keys are neighbours in the cache; then groups of units, a unit a few
-//! dimensions, add up the values.
+//! dimensions, add up the values. What a unit reads is on its way `ahead` at a time: one after the other, 64 readings would
+//! take longer than everything else of a token's block. So nothing is written in between, and the new token's k and v, which
+//! are not in the cache yet, take their places from shared memory.
 
 use cubecl::prelude::*;
 
-use super::{MASKED, Shape};
+use super::{MASKED, Shape, held};
 use crate::device::{Buffer, Class, cubes};
 use crate::elementwise::{array, max_units, spread, sum_units, unit_index};
 use crate::tuning::Choice;
@@ -24,6 +26,8 @@ pub struct Blueprint {
     /// Dimensions that a unit reads of a value at a time.
     pub values: usize,
     pub head_dim: usize,
+    /// Readings of keys, and of values, that a unit waits for together.
+    pub ahead: [usize; 2],
     /// One cube has all positions, and writes the result.
     pub whole: bool,
     /// Half the dimensions of the new q and k that turn (rotary.rs): pairs (i, i + half).
@@ -32,13 +36,16 @@ pub struct Blueprint {
 
 impl Blueprint {
     pub fn of<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, chunks: usize, half: usize) -> Self {
-        let (units, keys) = match Class::of(client) {
-            Class::Narrow => (32, 4),
-            Class::Wide => (128, 2),
+        // A processor has its own ways to read ahead, and compiles long loops for long.
+        let (units, keys, ahead) = match Class::of(client) {
+            Class::Narrow => (32, 4, [1, 1]),
+            Class::Wide => (128, 2, [16, 8]),
         };
+        let dividing = [ahead[0], 8, 4, 2].into_iter().find(|n| *n <= ahead[0] && shape.head_dim.is_multiple_of(*n));
+        let ahead = [dividing.unwrap_or(1), ahead[1]];
         let [units, keys] = Choice::AttentionDecode.two().unwrap_or([units, keys]);
         let values = [4, 2].into_iter().find(|n| shape.head_dim.is_multiple_of(*n) && shape.width.is_multiple_of(*n));
-        Self { units, keys, values: values.unwrap_or(1), head_dim: shape.head_dim, whole: chunks == 1, half }
+        Self { units, keys, values: values.unwrap_or(1), head_dim: shape.head_dim, ahead, whole: chunks == 1, half }
     }
 
     /// Units that share a value.
@@ -85,6 +92,7 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
     let wide = comptime!(blueprint.keys);
     let part = comptime!(blueprint.values);
     let (lanes, groups) = comptime!((blueprint.lanes(), blueprint.groups()));
+    let ahead = comptime!(blueprint.ahead);
     if CUBE_POS >= batch * heads * chunks {
         terminate!();
     }
@@ -141,18 +149,25 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
         if at < CHUNK {
             let mut score = Vector::<f32, NK>::new(0.0f32);
             if from <= position {
-                let new = from + wide > position;
-                for d in 0..dims {
-                    let place = (cached * dims + d) * (capacity / wide) + from / wide;
-                    let mut key = Vector::<f32, NK>::cast_from(keys[place]);
-                    if new {
+                for step in 0..comptime!(dims / ahead[0]) {
+                    // As they are in memory: to convert one waits for it.
+                    let mut fetched = Array::<Vector<T, NK>>::new(ahead[0]);
+                    #[unroll]
+                    for i in 0..ahead[0] {
+                        let d = step * ahead[0] + i;
+                        let place = (cached * dims + d) * (capacity / wide) + from / wide;
+                        fetched[i] = keys[place];
+                    }
+                    #[unroll]
+                    for i in 0..ahead[0] {
+                        let d = step * ahead[0] + i;
+                        let mut key = Vector::<f32, NK>::cast_from(fetched[i]);
                         #[unroll]
                         for e in 0..wide {
                             key[e] = select(from + e == position, k[d], key[e]);
                         }
-                        keys[place] = Vector::cast_from(key);
+                        score = fma(Vector::new(q[d]), key, score);
                     }
-                    score = fma(Vector::new(q[d]), key, score);
                 }
             }
             #[unroll]
@@ -188,14 +203,27 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
         let group = if comptime!(blueprint.rounds() == 1) { unit / lanes } else { 0usize.runtime() };
         if lane < lanes && group < groups {
             let mut sum = Vector::<f32, NV>::new(0.0f32);
+            let new = Vector::<f32, NV>::cast_from(fused[own + 2 * hidden + lane]);
             let mut key = first + group;
             while key < seen {
-                let place = (cached * capacity + key) * lanes + lane;
-                if key == position {
-                    values[place] = fused[own + 2 * hidden + lane];
+                let mut fetched = Array::<Vector<T, NV>>::new(ahead[1]);
+                #[unroll]
+                for i in 0..ahead[1] {
+                    let place = (cached * capacity + held(key + i * groups, seen)) * lanes + lane;
+                    fetched[i] = values[place];
                 }
-                sum = fma(Vector::new(p[key - first]), Vector::cast_from(values[place]), sum);
-                key += groups;
+                #[unroll]
+                for i in 0..ahead[1] {
+                    let at = key + i * groups;
+                    let mut value = Vector::<f32, NV>::cast_from(fetched[i]);
+                    if at == position {
+                        value = new;
+                    }
+                    if at < seen {
+                        sum = fma(Vector::new(p[at - first]), value, sum);
+                    }
+                }
+                key += ahead[1] * groups;
             }
             #[unroll]
             for e in 0..part {
@@ -204,10 +232,28 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
         }
     }
     sync_cube();
+    // Everything is read: the new token goes into the cache.
+    let is_here = first <= position && position < first + CHUNK;
+    #[unroll]
+    for round in 0..comptime!(blueprint.rounds()) {
+        let lane = unit + round * units;
+        if is_here && lane < lanes {
+            values[(cached * capacity + position) * lanes + lane] = fused[own + 2 * hidden + lane];
+        }
+    }
     #[unroll]
     for round in 0..comptime!(blueprint.head_dim.div_ceil(blueprint.units)) {
         let d = unit + round * units;
         if d < dims {
+            if is_here {
+                let place = (cached * dims + d) * (capacity / wide) + position / wide;
+                let mut key = Vector::<f32, NK>::cast_from(keys[place]);
+                #[unroll]
+                for e in 0..wide {
+                    key[e] = select(position % wide == e, k[d], key[e]);
+                }
+                keys[place] = Vector::cast_from(key);
+            }
             let mut sum = 0.0f32;
             #[unroll]
             for group in 0..groups {

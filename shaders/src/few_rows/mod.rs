@@ -86,10 +86,16 @@ fn add_products<T: Float, N: Size>(
     }
     let mut column = start;
     while column < vectors {
+        // As they are in memory: to convert one waits for it.
+        let mut fetched = Array::<Vector<T, N>>::new(own);
+        #[unroll]
+        for j in 0..own {
+            fetched[j] = weight[at[j] + column];
+        }
         let mut w = Array::<Vector<f32, N>>::new(own);
         #[unroll]
         for j in 0..own {
-            w[j] = Vector::cast_from(weight[at[j] + column]);
+            w[j] = Vector::cast_from(fetched[j]);
         }
         #[unroll]
         for row in 0..comptime!(blueprint.rows) {
