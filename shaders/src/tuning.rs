@@ -249,7 +249,7 @@ impl Choice {
                 (&[&[1, 16, 64], &[2, 16, 32], &[2, 16, 64], &[2, 16, 128], &[4, 16, 64], &[2, 32, 64]], Some(2))
             }
             Self::AttentionDecode if narrow => (&[&[8, 4], &[32, 2], &[32, 4]], None),
-            Self::AttentionDecode => (&[&[64, 2], &[64, 4], &[128, 1], &[128, 2], &[256, 1]], Some(0)),
+            Self::AttentionDecode => (&[&[64, 4], &[128, 2], &[128, 4], &[256, 2], &[256, 4]], Some(0)),
             Self::FewRows | Self::FewRowsBranches if narrow => (&[&[2, 1], &[4, 1], &[8, 1]], None),
             Self::FewRows | Self::FewRowsBranches => (&[&[2, 4], &[2, 8], &[4, 2], &[4, 4], &[4, 8], &[8, 4]], None),
             Self::AdamwUnits

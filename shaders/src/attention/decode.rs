@@ -2,8 +2,8 @@
 //!
 //! The floor is the bytes of the cache. A cube owns `CHUNK` positions of a head of a sequence, so that one long sequence
 //! fills a GPU too ("Flash-Decoding", Dao et al., 2023); the chunks' sums are put together by a second, small kernel.
-//! A unit scores neighbouring positions, whose keys are neighbours in the cache; then groups of units, a unit a few
-//! dimensions, add up the values. What a unit reads is on its way `ahead` at a time: one after the other, 64 readings would
+//! A unit scores neighbouring positions, whose keys are neighbours in the cache, over a part of the dimensions; then groups of
+//! units, a unit a few dimensions, add up the values. What a unit reads is on its way `ahead` at a time: one after the other, 64 readings would
 //! take longer than everything else of a token's block. So nothing is written in between, and the new token's k and v, which
 //! are not in the cache yet, take their places from shared memory.
 
@@ -23,6 +23,8 @@ pub struct Blueprint {
     pub units: usize,
     /// Positions whose keys a unit reads at a time.
     pub keys: usize,
+    /// Parts of the dimensions, each another unit's.
+    pub parts: usize,
     /// Dimensions that a unit reads of a value at a time.
     pub values: usize,
     pub head_dim: usize,
@@ -35,17 +37,29 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    pub fn of<R: Runtime>(client: &ComputeClient<R>, shape: &Shape, chunks: usize, half: usize) -> Self {
+    pub fn of<R: Runtime>(
+        client: &ComputeClient<R>,
+        shape: &Shape,
+        dtype: StorageType,
+        chunks: usize,
+        half: usize,
+    ) -> Self {
         // A processor has its own ways to read ahead, and compiles long loops for long.
-        let (units, keys, ahead) = match Class::of(client) {
-            Class::Narrow => (32, 4, [1, 1]),
-            Class::Wide => (128, 2, [16, 8]),
+        let (units, keys, ahead, widest) = match Class::of(client) {
+            Class::Narrow => (32, 4, [1, 1], 4),
+            Class::Wide if dtype.size() == 2 => (128, 8, [16, 8], 8),
+            Class::Wide => (128, 4, [16, 8], 4),
         };
-        let dividing = [ahead[0], 8, 4, 2].into_iter().find(|n| *n <= ahead[0] && shape.head_dim.is_multiple_of(*n));
-        let ahead = [dividing.unwrap_or(1), ahead[1]];
         let [units, keys] = Choice::AttentionDecode.two().unwrap_or([units, keys]);
-        let values = [4, 2].into_iter().find(|n| shape.head_dim.is_multiple_of(*n) && shape.width.is_multiple_of(*n));
-        Self { units, keys, values: values.unwrap_or(1), head_dim: shape.head_dim, ahead, whole: chunks == 1, half }
+        let Shape { head_dim, width, .. } = *shape;
+        let dividing = |number: usize, most: usize| {
+            let fits = |n: &usize| *n <= most && number.is_multiple_of(*n);
+            [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1)
+        };
+        let parts = dividing(head_dim, units * keys / CHUNK);
+        let ahead = [dividing(head_dim / parts, ahead[0]), ahead[1]];
+        let values = [widest, 4, 2].into_iter().find(|n| head_dim.is_multiple_of(*n) && width.is_multiple_of(*n));
+        Self { units, keys, parts, values: values.unwrap_or(1), head_dim, ahead, whole: chunks == 1, half }
     }
 
     /// Units that share a value.
@@ -140,27 +154,28 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
     }
     sync_cube();
 
-    let mut p = SharedMemory::<f32>::new(CHUNK);
-    let mut high = MASKED.runtime();
+    let (parts, spans) = comptime!((blueprint.parts, CHUNK / blueprint.keys));
+    let mut scores = SharedMemory::<f32>::new(comptime!(parts * CHUNK));
     #[unroll]
-    for turn in 0..comptime!(CHUNK.div_ceil(blueprint.units * blueprint.keys)) {
-        let at = (turn * units + unit) * wide;
-        let from = first + at;
-        if at < CHUNK {
+    for turn in 0..comptime!((parts * spans).div_ceil(units)) {
+        let index = turn * units + unit;
+        if index < comptime!(parts * spans) {
+            let (at, first_d) = (index % spans * wide, index / spans * comptime!(dims / parts));
+            let from = first + at;
             let mut score = Vector::<f32, NK>::new(0.0f32);
             if from <= position {
-                for step in 0..comptime!(dims / ahead[0]) {
+                for step in 0..comptime!(dims / parts / ahead[0]) {
                     // As they are in memory: to convert one waits for it.
                     let mut fetched = Array::<Vector<T, NK>>::new(ahead[0]);
                     #[unroll]
                     for i in 0..ahead[0] {
-                        let d = step * ahead[0] + i;
+                        let d = first_d + step * ahead[0] + i;
                         let place = (cached * dims + d) * (capacity / wide) + from / wide;
                         fetched[i] = keys[place];
                     }
                     #[unroll]
                     for i in 0..ahead[0] {
-                        let d = step * ahead[0] + i;
+                        let d = first_d + step * ahead[0] + i;
                         let mut key = Vector::<f32, NK>::cast_from(fetched[i]);
                         #[unroll]
                         for e in 0..wide {
@@ -172,24 +187,36 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
             }
             #[unroll]
             for e in 0..wide {
-                let value = select(from + e <= position, score[e], MASKED);
-                p[at + e] = value;
-                high = max(high, value);
+                scores[index / spans * CHUNK + at + e] = score[e];
             }
+        }
+    }
+    sync_cube();
+    let mut p = SharedMemory::<f32>::new(CHUNK);
+    let mut high = MASKED.runtime();
+    #[unroll]
+    for turn in 0..comptime!(CHUNK.div_ceil(units)) {
+        let at = turn * units + unit;
+        if at < CHUNK {
+            let mut score = scores[at];
+            #[unroll]
+            for part in 1..parts {
+                score += scores[part * CHUNK + at];
+            }
+            let value = select(first + at <= position, score, MASKED);
+            p[at] = value;
+            high = max(high, value);
         }
     }
     let highest = max_units(high, units);
     let mut total = 0.0f32;
     #[unroll]
-    for turn in 0..comptime!(CHUNK.div_ceil(blueprint.units * blueprint.keys)) {
-        let at = (turn * units + unit) * wide;
+    for turn in 0..comptime!(CHUNK.div_ceil(units)) {
+        let at = turn * units + unit;
         if at < CHUNK {
-            #[unroll]
-            for e in 0..wide {
-                let value = select(first + at + e <= position, f32::exp(p[at + e] - highest), 0.0f32);
-                p[at + e] = value;
-                total += value;
-            }
+            let value = select(first + at <= position, f32::exp(p[at] - highest), 0.0f32);
+            p[at] = value;
+            total += value;
         }
     }
     // Its barriers come after all of p is written.
@@ -349,7 +376,7 @@ pub fn attention_decode<R: Runtime>(
     chunked: Chunked<R>,
 ) {
     let Chunked { count: chunks, sums, totals } = chunked;
-    let blueprint = Blueprint::of(client, &shape, chunks, turning.half);
+    let blueprint = Blueprint::of(client, &shape, fused.dtype, chunks, turning.half);
     let (rows, dtype) = (shape.batch * shape.heads, fused.dtype);
     // SAFETY: a cube whose row or chunk is past the last returns; positions past a sequence's are not read, and its slot
     // and position are within the cache, as the caller promises.
