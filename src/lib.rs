@@ -16,6 +16,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod eval;
+pub mod exit;
 pub mod model;
 pub mod parallel;
 pub mod profile;

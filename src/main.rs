@@ -1,5 +1,3 @@
-use std::process::ExitCode;
-
 /// Activations of some megabytes come and go in every operation on the CPU. The C library's allocator gives such blocks
 /// back to the operating system each time, and the page faults took a quarter of a step.
 #[global_allocator]
@@ -10,9 +8,9 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Milliseconds that freed memory waits to be used again. At mimalloc's 10, a token's logits are new pages every time.
 const LONGER_THAN_A_STEP: i64 = 1000;
 
-fn main() -> ExitCode {
+fn main() {
     // SAFETY: sets a number that the allocator reads, which the documentation allows at any time; a default, so that
     // MIMALLOC_PURGE_DELAY still decides.
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, LONGER_THAN_A_STEP as _) };
-    trainer::cli::run()
+    trainer::exit::after_work(trainer::cli::run())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 use trainer::checkpoint::layout::list_steps;
@@ -51,6 +51,8 @@ pub fn set(command: &mut Command, sets: &str) {
 pub struct Ended {
     /// `None` where a signal ended it.
     pub code: Option<i32>,
+    /// Shown as the exit code or the signal.
+    pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
 }
@@ -60,6 +62,7 @@ pub fn run(command: &mut Command) -> Ended {
     let output = command.output().expect("the program starts");
     Ended {
         code: output.status.code(),
+        status: output.status,
         stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
         stderr: String::from_utf8(output.stderr).expect("UTF-8 on stderr"),
     }
@@ -69,7 +72,7 @@ impl Ended {
     /// Itself, if it ended with exit code 0.
     #[track_caller]
     pub fn success(self) -> Self {
-        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        assert_eq!(self.code, Some(0), "{}: {}", self.status, self.stderr);
         self
     }
 
@@ -85,7 +88,7 @@ impl Ended {
     /// Its one line of error, which is the last thing it said and has all of `words`; the exit code is `code`.
     #[track_caller]
     pub fn error(&self, code: i32, words: &[&str]) -> &str {
-        assert_eq!(self.code, Some(code), "{}", self.stderr);
+        assert_eq!(self.code, Some(code), "{}: {}", self.status, self.stderr);
         let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error")).collect();
         assert_eq!(errors.len(), 1, "one line of error: {}", self.stderr);
         assert!(errors[0].starts_with("error: ") && self.stderr.lines().last() == Some(errors[0]), "{}", self.stderr);

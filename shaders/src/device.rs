@@ -1,5 +1,6 @@
 //! What the launchers need to know of a device.
 
+use cubecl::ir::features::Plane;
 use cubecl::prelude::*;
 
 /// Two ways to run a kernel that needs neither planes nor shared memory.
@@ -21,6 +22,13 @@ impl Class {
 /// Whether kernels may ask for the upper half of a product in one instruction. WGSL has none; what has tensor cores is no WGSL.
 pub(crate) fn multiplies_high<R: Runtime>(client: &ComputeClient<R>) -> bool {
     !client.properties().features.matmul.cmma.is_empty()
+}
+
+/// Lanes of a plane where all planes are as long and their lanes can shuffle; 0 elsewhere.
+pub(crate) fn plane_lanes<R: Runtime>(client: &ComputeClient<R>) -> usize {
+    let (hardware, features) = (&client.properties().hardware, &client.properties().features);
+    let same = hardware.plane_size_min == hardware.plane_size_max;
+    if features.plane.contains(Plane::Ops) && same { hardware.plane_size_max as usize } else { 0 }
 }
 
 /// Iterations of all its loops together after which llvmpipe silently ends a kernel's loops (Mesa's

@@ -30,44 +30,122 @@ pub(crate) fn unit_index() -> usize {
     CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize
 }
 
-/// Sum of `value` over the cube's `units` (a power of two), the same in every unit: a tree, so always in the same order.
+/// Sum of `value` over the cube's `units` (a power of two), the same in every unit: always in the same order. `plane` is
+/// `device::plane_lanes`. What units wrote to shared memory before is seen by all of them after it.
 #[cube]
-pub(crate) fn sum_units(value: f32, #[comptime] units: usize) -> f32 {
-    over_units(value, units, false)
+pub(crate) fn sum_units(value: f32, #[comptime] units: usize, #[comptime] plane: usize) -> f32 {
+    let mut values = Array::<f32>::new(1usize);
+    values[0] = value;
+    over_units(&mut values, 1usize, units, plane, false);
+    values[0]
 }
 
 /// As `sum_units`: the largest value.
 #[cube]
-pub(crate) fn max_units(value: f32, #[comptime] units: usize) -> f32 {
-    over_units(value, units, true)
+pub(crate) fn max_units(value: f32, #[comptime] units: usize, #[comptime] plane: usize) -> f32 {
+    let mut values = Array::<f32>::new(1usize);
+    values[0] = value;
+    over_units(&mut values, 1usize, units, plane, true);
+    values[0]
+}
+
+/// As `sum_units`, for two sums between the same barriers.
+#[cube]
+pub(crate) fn sum_pair_of_units(
+    first: f32,
+    second: f32,
+    #[comptime] units: usize,
+    #[comptime] plane: usize,
+) -> Array<f32> {
+    let mut values = Array::<f32>::new(2usize);
+    values[0] = first;
+    values[1] = second;
+    over_units(&mut values, 2usize, units, plane, false);
+    values
+}
+
+/// Each of `count` values over the lanes of a plane: a butterfly, after which every lane has the same bits.
+#[cube]
+pub(crate) fn over_lanes(
+    values: &mut Array<f32>,
+    #[comptime] count: usize,
+    #[comptime] plane: usize,
+    #[comptime] largest: bool,
+) {
+    #[unroll]
+    for level in 0..comptime!(plane.ilog2()) {
+        #[unroll]
+        for i in 0..count {
+            let other = plane_shuffle_xor(values[i], comptime!(1u32 << level));
+            values[i] = either(values[i], other, largest);
+        }
+    }
 }
 
 #[cube]
-fn over_units(value: f32, #[comptime] units: usize, #[comptime] largest: bool) -> f32 {
-    let mut total = value;
-    if comptime!(units > 1) {
-        let mut shared = SharedMemory::<f32>::new(units);
-        let unit = UNIT_POS as usize;
-        shared[unit] = value;
+fn either(value: f32, other: f32, #[comptime] largest: bool) -> f32 {
+    if comptime!(largest) { max(value, other) } else { value + other }
+}
+
+#[cube]
+fn over_units(
+    values: &mut Array<f32>,
+    #[comptime] count: usize,
+    #[comptime] units: usize,
+    #[comptime] plane: usize,
+    #[comptime] largest: bool,
+) {
+    let unit = UNIT_POS as usize;
+    if comptime!(plane > 0 && units.is_multiple_of(plane)) {
+        // Planes first, then a sum of each: two barriers, where a tree has one a level.
+        over_lanes(values, count, plane, largest);
+        let planes = comptime!(units / plane);
+        if comptime!(planes > 1) {
+            let mut shared = SharedMemory::<f32>::new(comptime!(planes * count));
+            let lane = unit % plane;
+            if lane == 0 {
+                #[unroll]
+                for i in 0..count {
+                    shared[i * planes + unit / plane] = values[i];
+                }
+            }
+            sync_cube();
+            #[unroll]
+            for i in 0..count {
+                values[i] = shared[i * planes];
+                #[unroll]
+                for other in 1..planes {
+                    values[i] = either(values[i], shared[i * planes + other], largest);
+                }
+            }
+        }
+        // The memory may be written again by the next sum.
+        sync_cube();
+    } else if comptime!(units > 1) {
+        let mut shared = SharedMemory::<f32>::new(comptime!(units * count));
+        #[unroll]
+        for i in 0..count {
+            shared[i * units + unit] = values[i];
+        }
         sync_cube();
         #[unroll]
         for level in 0..comptime!(units.ilog2()) {
             let half = comptime!(units >> (level + 1));
             if unit < half {
-                let other = shared[unit + half];
-                if comptime!(largest) {
-                    shared[unit] = max(shared[unit], other);
-                } else {
-                    shared[unit] += other;
+                #[unroll]
+                for i in 0..count {
+                    let at = i * units + unit;
+                    shared[at] = either(shared[at], shared[at + half], largest);
                 }
             }
             sync_cube();
         }
-        total = shared[0];
-        // The memory may be written again by the next sum.
+        #[unroll]
+        for i in 0..count {
+            values[i] = shared[i * units];
+        }
         sync_cube();
     }
-    total
 }
 
 #[cube(launch_unchecked)]

@@ -6,8 +6,8 @@
 use cubecl::prelude::*;
 
 use crate::column_sums::add_partials;
-use crate::device::{Buffer, Class, cubes};
-use crate::elementwise::{array, spread, sum_units, unit_index, width};
+use crate::device::{Buffer, Class, cubes, plane_lanes};
+use crate::elementwise::{array, spread, sum_pair_of_units, sum_units, unit_index, width};
 use crate::tuning::Choice;
 
 /// What is decided when the kernel is compiled.
@@ -17,6 +17,8 @@ pub struct Blueprint {
     pub units: usize,
     /// Rows of a cube; more than one only where `units` is 1.
     pub rows: usize,
+    /// `device::plane_lanes`.
+    pub plane: usize,
 }
 
 impl Blueprint {
@@ -34,7 +36,7 @@ impl Blueprint {
                 [vectors.next_power_of_two().clamp(32, if most.is_power_of_two() { most.max(128) } else { 128 }), 1]
             }
         });
-        Self { units, rows }
+        Self { units, rows, plane: plane_lanes(client) }
     }
 
     fn dim(self) -> CubeDim {
@@ -71,7 +73,74 @@ pub(crate) fn across<N: Size>(vector: Vector<f32, N>, #[comptime] width: usize) 
     sum
 }
 
+/// The most vectors of a row that a unit holds in registers: backward (residual_norm.rs) each as up to nine of 4.
+pub(crate) const HELD: usize = 4;
+
+/// The norm of a cube's row, of which every unit holds the vectors UNIT_POS, UNIT_POS + units, ... , zeros past its end.
 /// `cols` in vectors of `width`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn of_held<W: Float, T: Float, N: Size>(
+    held_row: &Array<Vector<f32, N>>,
+    gamma: &Array<Vector<W, N>>,
+    beta: &Array<Vector<W, N>>,
+    y: &mut Array<Vector<T, N>>,
+    mean_out: &mut Array<f32>,
+    rstd_out: &mut Array<f32>,
+    row: usize,
+    cols: usize,
+    eps: f32,
+    #[comptime] held: usize,
+    #[comptime] units: usize,
+    #[comptime] plane: usize,
+    #[comptime] width: usize,
+) {
+    let unit = UNIT_POS as usize;
+    let count = f32::cast_from(cols * width);
+    // Asked for ahead of the sums, whose barriers a load does not pass: it is here when they are.
+    let mut gammas = Array::<Vector<W, N>>::new(held);
+    let mut betas = Array::<Vector<W, N>>::new(held);
+    #[unroll]
+    for i in 0..held {
+        let column = unit + i * units;
+        if column < cols {
+            gammas[i] = gamma[column];
+            betas[i] = beta[column];
+        }
+    }
+
+    let mut sum = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for i in 0..held {
+        sum += held_row[i];
+    }
+    let mean = sum_units(across(sum, width), units, plane) / count;
+    let mut squares = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for i in 0..held {
+        if unit + i * units < cols {
+            let centred = held_row[i] - Vector::new(mean);
+            squares += centred * centred;
+        }
+    }
+    let variance = sum_units(across(squares, width), units, plane) / count;
+    let rstd = 1.0f32 / (variance + eps).sqrt();
+    #[unroll]
+    for i in 0..held {
+        let column = unit + i * units;
+        if column < cols {
+            let xhat = (held_row[i] - Vector::new(mean)) * Vector::new(rstd);
+            let scaled = xhat * Vector::cast_from(gammas[i]) + Vector::cast_from(betas[i]);
+            y[row * cols + column] = Vector::cast_from(scaled);
+        }
+    }
+    if unit == 0 {
+        mean_out[row] = mean;
+        rstd_out[row] = rstd;
+    }
+}
+
+/// `cols` in vectors of `width`; a unit holds `held` of its row's, or reads the row once a pass where that is 0.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn forward_kernel<W: Float, T: Float, N: Size>(
@@ -85,43 +154,61 @@ fn forward_kernel<W: Float, T: Float, N: Size>(
     cols: usize,
     eps: f32,
     #[comptime] blueprint: Blueprint,
+    #[comptime] held: usize,
     #[comptime] width: usize,
     #[define(W, T)] _dtypes: [StorageType; 2],
 ) {
-    let units = comptime!(blueprint.units);
-    let place = place(rows, blueprint);
-    let start = place.row * cols;
-    let count = f32::cast_from(cols * width);
+    let (units, plane) = (comptime!(blueprint.units), comptime!(blueprint.plane));
+    if comptime!(held > 0) {
+        // The whole cube: barriers stay uniform.
+        if CUBE_POS >= rows {
+            terminate!();
+        }
+        let mut row = Array::<Vector<f32, N>>::new(held);
+        #[unroll]
+        for i in 0..held {
+            let column = UNIT_POS as usize + i * units;
+            row[i] = Vector::new(0.0f32);
+            if column < cols {
+                row[i] = x[CUBE_POS * cols + column];
+            }
+        }
+        of_held(&row, gamma, beta, y, mean_out, rstd_out, CUBE_POS, cols, eps, held, units, plane, width);
+    } else {
+        let place = place(rows, blueprint);
+        let start = place.row * cols;
+        let count = f32::cast_from(cols * width);
 
-    let mut sum = Vector::<f32, N>::new(0.0f32);
-    let mut column = place.unit;
-    while column < cols {
-        sum += x[start + column];
-        column += units;
-    }
-    let mean = sum_units(across(sum, width), units) / count;
-
-    let mut squares = Vector::<f32, N>::new(0.0f32);
-    let mut column = place.unit;
-    while column < cols {
-        let centred = x[start + column] - Vector::new(mean);
-        squares += centred * centred;
-        column += units;
-    }
-    let variance = sum_units(across(squares, width), units) / count;
-    let rstd = 1.0f32 / (variance + eps).sqrt();
-
-    if !place.idle {
+        let mut sum = Vector::<f32, N>::new(0.0f32);
         let mut column = place.unit;
         while column < cols {
-            let xhat = (x[start + column] - Vector::new(mean)) * Vector::new(rstd);
-            let scaled = xhat * Vector::cast_from(gamma[column]) + Vector::cast_from(beta[column]);
-            y[start + column] = Vector::cast_from(scaled);
+            sum += x[start + column];
             column += units;
         }
-        if place.unit == 0 {
-            mean_out[place.row] = mean;
-            rstd_out[place.row] = rstd;
+        let mean = sum_units(across(sum, width), units, plane) / count;
+
+        let mut squares = Vector::<f32, N>::new(0.0f32);
+        let mut column = place.unit;
+        while column < cols {
+            let centred = x[start + column] - Vector::new(mean);
+            squares += centred * centred;
+            column += units;
+        }
+        let variance = sum_units(across(squares, width), units, plane) / count;
+        let rstd = 1.0f32 / (variance + eps).sqrt();
+
+        if !place.idle {
+            let mut column = place.unit;
+            while column < cols {
+                let xhat = (x[start + column] - Vector::new(mean)) * Vector::new(rstd);
+                let scaled = xhat * Vector::cast_from(gamma[column]) + Vector::cast_from(beta[column]);
+                y[start + column] = Vector::cast_from(scaled);
+                column += units;
+            }
+            if place.unit == 0 {
+                mean_out[place.row] = mean;
+                rstd_out[place.row] = rstd;
+            }
         }
     }
 }
@@ -159,8 +246,8 @@ fn input_gradient_kernel<T: Float, W: Float, N: Size>(
         along += g * ((x[start + column] - mean) * rstd);
         column += units;
     }
-    let sum = Vector::new(sum_units(across(sum, width), units) / count);
-    let along = Vector::new(sum_units(across(along, width), units) / count);
+    let sums = sum_pair_of_units(across(sum, width), across(along, width), units, comptime!(blueprint.plane));
+    let (sum, along) = (Vector::new(sums[0] / count), Vector::new(sums[1] / count));
 
     if !place.idle {
         let mut column = place.unit;
@@ -236,6 +323,8 @@ pub fn forward<R: Runtime>(
     statistics: Statistics<R>,
 ) {
     let (width, dtypes) = (width(&[cols]), [gamma.dtype, y.dtype]);
+    let held = (cols / width).div_ceil(blueprint.units);
+    let held = if blueprint.units > 1 && blueprint.rows == 1 && held <= HELD { held } else { 0 };
     // SAFETY: a unit's row is clamped to the last one, its column compared with their number.
     unsafe {
         forward_kernel::launch_unchecked(
@@ -253,6 +342,7 @@ pub fn forward<R: Runtime>(
             cols / width,
             eps,
             blueprint,
+            held,
             width,
             dtypes,
         );

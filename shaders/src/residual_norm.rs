@@ -6,9 +6,9 @@
 
 use cubecl::prelude::*;
 
-use crate::device::{Buffer, Class, cubes, multiplies_high};
-use crate::elementwise::{array, sum_units};
-use crate::norm::{self, Statistics, across};
+use crate::device::{Buffer, Class, cubes, multiplies_high, plane_lanes};
+use crate::elementwise::{array, sum_pair_of_units};
+use crate::norm::{self, HELD, Statistics, across};
 use crate::philox::{Dropout, Words, word, words};
 use crate::residual::{Site, Sizes, launch_site, word_factors};
 use crate::tuning::Choice;
@@ -17,8 +17,6 @@ use crate::tuning::Choice;
 const WIDTH: usize = 4;
 /// Vectors that one Philox call decides.
 const CALL: usize = 4;
-/// The most vectors of a row that a unit holds, each as up to nine registers of 4.
-const HELD: usize = 4;
 /// Buffers of the backward kernel.
 const BINDINGS: u32 = 11;
 /// Cubes that a multiprocessor of an NVIDIA GPU holds at a time: of 128 units with 128 registers.
@@ -40,6 +38,8 @@ pub struct Blueprint {
     held: usize,
     /// Whether the device has an instruction for the upper half of a product.
     native: bool,
+    /// `device::plane_lanes`.
+    plane: usize,
 }
 
 impl Blueprint {
@@ -68,7 +68,7 @@ impl Blueprint {
             && units <= hardware.max_units_per_cube as usize
             && held <= HELD
             && hardware.max_bindings >= BINDINGS;
-        suits.then(|| Self { units, held, native: multiplies_high(client) })
+        suits.then(|| Self { units, held, native: multiplies_high(client), plane: plane_lanes(client) })
     }
 
     fn dim(self) -> CubeDim {
@@ -140,7 +140,6 @@ fn forward_kernel<T: Float, W: Float, N: Size>(
     }
     let unit = UNIT_POS as usize;
     let start = row * cols;
-    let count = f32::cast_from(cols * WIDTH);
     let zero = Vector::<f32, N>::new(0.0f32);
 
     let mut stream = Array::<Vector<f32, N>>::new(held);
@@ -174,35 +173,21 @@ fn forward_kernel<T: Float, W: Float, N: Size>(
         }
     }
 
-    let mut sum = zero;
-    #[unroll]
-    for i in 0..held {
-        sum += stream[i];
-    }
-    let mean = sum_units(across(sum, WIDTH), units) / count;
-    let mut squares = zero;
-    #[unroll]
-    for i in 0..held {
-        if unit + i * units < cols {
-            let centred = stream[i] - Vector::new(mean);
-            squares += centred * centred;
-        }
-    }
-    let variance = sum_units(across(squares, WIDTH), units) / count;
-    let rstd = 1.0f32 / (variance + eps).sqrt();
-    #[unroll]
-    for i in 0..held {
-        let column = unit + i * units;
-        if column < cols {
-            let xhat = (stream[i] - Vector::new(mean)) * Vector::new(rstd);
-            let scaled = xhat * Vector::cast_from(gamma[column]) + Vector::cast_from(beta[column]);
-            y[start + column] = Vector::cast_from(scaled);
-        }
-    }
-    if unit == 0 {
-        mean_out[row] = mean;
-        rstd_out[row] = rstd;
-    }
+    norm::of_held(
+        &stream,
+        gamma,
+        beta,
+        y,
+        mean_out,
+        rstd_out,
+        row,
+        cols,
+        eps,
+        held,
+        units,
+        comptime!(blueprint.plane),
+        WIDTH,
+    );
 }
 
 /// The norm's input gradient dx as in norm.rs, da = drop(dx), db = drop(dx), and sums over the cube's rows: norm_sums
@@ -289,8 +274,8 @@ fn backward_kernel<T: Float, W: Float, U: Float, N: Size>(
                 along += g[i] * xhat[i];
             }
         }
-        let sum = Vector::new(sum_units(across(sum, WIDTH), units) / count);
-        let along = Vector::new(sum_units(across(along, WIDTH), units) / count);
+        let sums = sum_pair_of_units(across(sum, WIDTH), across(along, WIDTH), units, comptime!(blueprint.plane));
+        let (sum, along) = (Vector::new(sums[0] / count), Vector::new(sums[1] / count));
         if comptime!(dropped) {
             let words_a = row_words(drop_a, row, seq, &mut shared_a, blueprint);
             let words_b = row_words(drop_b, row, seq, &mut shared_b, blueprint);

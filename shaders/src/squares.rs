@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use crate::device::Class;
+use crate::device::{Class, plane_lanes};
 use crate::elementwise::{array, spread, sum_units, unit_index, width};
 use crate::tuning::Choice;
 
@@ -53,14 +53,20 @@ fn partial_kernel<N: Size>(
 }
 
 #[cube(launch_unchecked)]
-fn total_kernel(partial: &Array<f32>, total: &mut Array<f32>, partials: usize, #[comptime] units: usize) {
+fn total_kernel(
+    partial: &Array<f32>,
+    total: &mut Array<f32>,
+    partials: usize,
+    #[comptime] units: usize,
+    #[comptime] plane: usize,
+) {
     let mut sum = 0.0f32;
     let mut at = UNIT_POS as usize;
     while at < partials {
         sum += partial[at];
         at += units;
     }
-    let sum = sum_units(sum, units);
+    let sum = sum_units(sum, units, plane);
     if UNIT_POS == 0 {
         total[0] = sum;
     }
@@ -91,6 +97,7 @@ pub fn sum<R: Runtime>(
             array(total),
             partials,
             units,
+            plane_lanes(client),
         );
     }
 }

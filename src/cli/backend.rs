@@ -40,14 +40,22 @@ pub fn with_backend<T: Task>(global: &Global, task: T) -> Result<T::Output> {
 /// Leaves out the kernels that a trial on this device has found wanting; there is one where there was none before.
 ///
 /// # Errors
-/// A value of TRAINER_TRIAL that is none.
+/// A value of TRAINER_TRIAL, TRAINER_WGMMA or TRAINER_MMA that is none.
 pub fn refuse_what_failed(choice: &Choice) -> Result<()> {
     #[cfg(all(feature = "cuda", not(target_os = "macos")))]
     if choice.backend == Backend::Cuda {
+        check_tensor_cores()?;
         crate::trial::refuse_what_failed(&choice.device)?;
     }
     let _ = choice;
     Ok(())
+}
+
+/// # Errors
+/// A value of TRAINER_WGMMA or TRAINER_MMA that is none.
+#[cfg(all(feature = "cuda", not(target_os = "macos")))]
+pub fn check_tensor_cores() -> Result<()> {
+    trainer_backends::tensor_cores::check().map_err(|error| Error::input(error.to_string()))
 }
 
 /// A task with the kernels' choices set first.
@@ -90,7 +98,7 @@ pub fn on_device<T: Task>(choice: &Choice, global: &Global, task: T) -> Result<T
         }
         #[cfg(all(feature = "cuda", not(target_os = "macos")))]
         Backend::Cuda => {
-            trainer_backends::tensor_cores::check().map_err(|error| Error::input(error.to_string()))?;
+            check_tensor_cores()?;
             let device = trainer_backends::cuda_device(&choice.device);
             task.run::<trainer_backends::Cuda>(&device, choice)
         }

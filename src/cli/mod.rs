@@ -25,7 +25,6 @@ mod trial;
 mod verify;
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Serialize;
@@ -38,13 +37,13 @@ use crate::parallel::{launch, session};
 use args::{Cli, Command, ConfigArgs, Global};
 
 /// Parses the command line, runs one command and returns the process's exit code: 0 done, 1 failed, 2 wrong usage or input.
-pub fn run() -> ExitCode {
+pub fn run() -> u8 {
     quiet_graphics_drivers();
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         // Of several ranks one explains.
         Err(_) if launch::detect().is_ok_and(|launch| launch.is_some_and(|launch| launch.rank > 0)) => {
-            return ExitCode::from(2);
+            return 2;
         }
         Err(error) => error.exit(),
     };
@@ -57,7 +56,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, global: &Global) -> Result<ExitCode> {
+fn dispatch(command: Command, global: &Global) -> Result<u8> {
     if global.devices.is_some_and(|devices| devices > 1) && !matches!(command, Command::Train(_) | Command::Estimate(_))
     {
         return Err(Error::input("--devices is for train and estimate: this command runs on one device, leave it out"));
@@ -84,7 +83,7 @@ fn dispatch(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Completions(args) => completions::completions(&args, global),
         Command::Man(args) => completions::man(&args, global),
     }?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// The device that `--backend` and `--device` name.

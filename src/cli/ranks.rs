@@ -1,6 +1,5 @@
 //! Several devices: this process is one of the ranks that a launcher started, or starts them itself.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ pub enum Joined {
     /// One of the ranks that train together, or the only one.
     Rank(Arc<dyn Collective>),
     /// The one that has started them, which have ended.
-    Parent(ExitCode),
+    Parent(u8),
 }
 
 /// Joins the ranks that train together. Where `--devices` asks for several and nobody has started them, this process does,
@@ -34,7 +33,7 @@ pub fn join(args: &TrainArgs, global: &Global) -> Result<Joined> {
             Some(devices) => {
                 check_devices(devices, args, global)?;
                 let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-                spawn::ranks(devices, &arguments, timeout).map(|code| Joined::Parent(code.into()))
+                spawn::ranks(devices, &arguments, timeout).map(Joined::Parent)
             }
         };
     };

@@ -1,7 +1,5 @@
 //! `trainer train`
 
-use std::process::ExitCode;
-
 use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
 
@@ -19,7 +17,7 @@ use crate::train::device::DeviceFacts;
 use crate::train::input::TrainingData;
 use crate::train::run::{self, DryRun, Resume, RunRequest, RunSummary, goes_on, stored_config};
 
-pub fn run(args: &TrainArgs, global: &Global) -> Result<ExitCode> {
+pub fn run(args: &TrainArgs, global: &Global) -> Result<u8> {
     if args.resume == Resume::Always && args.init_from.is_some() {
         return Err(Error::input(
             "--resume and --init-from cannot be used together: a run that goes on has its own weights; leave --resume out to \
@@ -52,13 +50,13 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<ExitCode> {
         }
         let would = on_device(&choice, global, Try { request, data: &data })?;
         let shown = if args.json { print_json(&would) } else { print(&format!("{would}")) };
-        return shown.map(|()| ExitCode::SUCCESS);
+        return shown.map(|()| 0);
     }
     let summary = on_device(&choice, global, Train { request, data: &data })?;
     if args.json && group.rank() == 0 {
         print_json(&summary)?;
     }
-    Ok(summary.stopped.map_or(ExitCode::SUCCESS, |stop| stop.exit_code()))
+    Ok(summary.stopped.map_or(0, |stop| stop.exit_code()))
 }
 
 /// Everything that can be wrong with the options, the data and the device.

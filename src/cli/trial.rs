@@ -10,6 +10,7 @@ pub fn run(args: &TrialArgs, global: &Global) -> Result<()> {
     use serde::Serialize;
     use trainer_backends::discovery::Backend;
 
+    use super::backend::check_tensor_cores;
     use super::{choose_device, print_json};
     use crate::trial::{self, Verdict};
 
@@ -28,6 +29,7 @@ pub fn run(args: &TrialArgs, global: &Global) -> Result<()> {
             choice.device.name, choice.backend
         )));
     }
+    check_tensor_cores()?;
     let (families, kept) = trial::again(&choice.device)?;
     let families = families.ok_or_else(|| Error::failed("the GPU could not be asked; the message above says why"))?;
     let failed = families.iter().filter(|verdict| !verdict.passed).count();

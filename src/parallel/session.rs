@@ -4,7 +4,6 @@
 //! compared notes, or one has told the rest) ends each in order, and the first rank alone says it.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use super::launch::{Engine, Launch, Launcher};
 use super::tcp;
 use super::watchdog::{self, COURTESY, Watchdog};
 use crate::error::{Error, Result};
+use crate::exit;
 use crate::report::voice;
 
 /// This process as one of several ranks.
@@ -63,7 +63,7 @@ pub fn start(launch: &Launch, timeout: Duration) -> Result<Arc<dyn Collective>> 
             })?;
             let own = launch.launcher == Launcher::Own;
             mesh.when_lost(move |peer, error| lost(rank, peer, error, own));
-            let watchdog = begin(rank, size, timeout, leave);
+            let watchdog = begin(rank, size, timeout, exit::at_once);
             let group: Arc<dyn Collective> = Arc::new(Hosted::new(mesh, watchdog));
             let ending = group.clone();
             // A rank that left earlier would be missed by one that has still something to hear from a third.
@@ -118,7 +118,7 @@ pub fn watchdog() -> Watchdog {
 /// A rank is gone that this one needs. Where this program has started the ranks, the starter says what has happened.
 fn lost(rank: usize, peer: usize, error: &std::io::Error, own: bool) {
     if own {
-        leave(LOST);
+        exit::at_once(LOST);
     }
     if rank > 0 {
         std::thread::sleep(COURTESY);
@@ -128,17 +128,6 @@ fn lost(rank: usize, peer: usize, error: &std::io::Error, own: bool) {
          checkpoint with --resume",
         host()
     ));
-}
-
-/// Ends this process at once: nothing that waits for other ranks, or for a device that waits for them, is waited for.
-pub fn leave(code: u8) -> ! {
-    #[cfg(unix)]
-    // SAFETY: ends the process without running anything of it.
-    unsafe {
-        nix::libc::_exit(i32::from(code))
-    }
-    #[cfg(not(unix))]
-    std::process::exit(i32::from(code))
 }
 
 /// The ranks now share this run directory: each tells there how far it is.
@@ -162,19 +151,19 @@ pub fn finish() {
 }
 
 /// Ends this process, and the other ranks with it, for this reason.
-pub fn fail(error: &Error) -> ExitCode {
+pub fn fail(error: &Error) -> u8 {
     let Some(session) = SESSION.get() else {
         if voice::is_aloud() {
             voice::error(&error.to_string());
         }
-        return ExitCode::from(error.exit_code());
+        return error.exit_code();
     };
     if AGREED.load(Ordering::SeqCst) {
         if session.rank == 0 {
             voice::error(&error.to_string());
         }
         finish();
-        return ExitCode::from(error.exit_code());
+        return error.exit_code();
     }
     if session.rank > 0 {
         std::thread::sleep(COURTESY);

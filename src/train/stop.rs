@@ -1,6 +1,5 @@
 //! What ends a run before its last step, in order: signals, and the hours that it was given.
 
-use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ static PREEMPTED: AtomicBool = AtomicBool::new(false);
 static INSTALLED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
 
 /// Exit code of a run that was stopped by a second signal, as shells report SIGINT.
-const TWICE: i32 = 130;
+const TWICE: u8 = 130;
 /// Exit code of a run that is saved and to be started again (sysexits.h's EX_TEMPFAIL): what a job script looks for.
 pub const AGAIN: u8 = 75;
 
@@ -38,10 +37,10 @@ impl Stop {
     }
 
     /// The process's: 0 where somebody asked for the end, 75 where the run wants to go on.
-    pub fn exit_code(self) -> ExitCode {
+    pub fn exit_code(self) -> u8 {
         match self {
-            Self::Interrupted => ExitCode::SUCCESS,
-            Self::Preempted | Self::TimeUp => ExitCode::from(AGAIN),
+            Self::Interrupted => 0,
+            Self::Preempted | Self::TimeUp => AGAIN,
         }
     }
 }
@@ -52,7 +51,7 @@ pub fn listen() -> Result<()> {
     let installed = INSTALLED.get_or_init(|| {
         ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::SeqCst) {
-                std::process::exit(TWICE);
+                crate::exit::at_once(TWICE);
             }
             crate::report::voice::say("\nstopping after this step; once more to stop at once");
         })
@@ -124,8 +123,8 @@ mod tests {
         assert_eq!(Stop::of(&Signs::default()), None);
         assert_eq!(Stop::of(&Signs::of([Sign::TimeUp, Sign::Interrupted])), Some(Stop::Interrupted));
         assert_eq!(Stop::of(&Signs::of([Sign::TimeUp, Sign::Written])), Some(Stop::TimeUp));
-        assert_eq!(Stop::Interrupted.exit_code(), ExitCode::SUCCESS);
-        assert_eq!(Stop::Preempted.exit_code(), ExitCode::from(75));
+        assert_eq!(Stop::Interrupted.exit_code(), 0);
+        assert_eq!(Stop::Preempted.exit_code(), 75);
     }
 
     #[test]

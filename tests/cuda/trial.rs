@@ -85,7 +85,16 @@ fn a_gpu_that_fails_at_everything_gets_no_verdict() {
     let kept: Vec<_> =
         files.flatten().filter(|file| file.file_name().to_string_lossy().starts_with("trial-")).collect();
     assert!(kept.is_empty(), "{kept:?}");
-    let wrong = start(dir.path(), &wheels, STEP, &[("TRAINER_TRIAL", "soon")]);
-    assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
-    assert!(said(&wrong).contains("TRAINER_TRIAL is \"soon\": expected off"), "{}", said(&wrong));
+    // What the user wrote wrong is no fault of the kernels.
+    for (variable, value, expected) in [
+        ("TRAINER_TRIAL", "soon", "TRAINER_TRIAL is \"soon\": expected off"),
+        ("TRAINER_WGMMA", "largest", "TRAINER_WGMMA is \"largest\": expected"),
+    ] {
+        for arguments in [STEP, "trial"] {
+            let wrong = start(dir.path(), &wheels, arguments, &[(variable, value)]);
+            let text = said(&wrong);
+            assert_eq!(wrong.status.code(), Some(2), "{text}");
+            assert!(text.contains(expected) && !text.contains("failed their trial"), "{text}");
+        }
+    }
 }

@@ -10,7 +10,7 @@
 use cubecl::prelude::*;
 
 use super::{MASKED, Shape, held};
-use crate::device::{Buffer, Class, cubes};
+use crate::device::{Buffer, Class, cubes, plane_lanes};
 use crate::elementwise::{array, max_units, spread, sum_units, unit_index};
 use crate::tuning::Choice;
 
@@ -34,6 +34,8 @@ pub struct Blueprint {
     pub whole: bool,
     /// Half the dimensions of the new q and k that turn (rotary.rs): pairs (i, i + half).
     pub half: usize,
+    /// `device::plane_lanes`.
+    pub plane: usize,
 }
 
 impl Blueprint {
@@ -59,7 +61,8 @@ impl Blueprint {
         let parts = dividing(head_dim, units * keys / CHUNK);
         let ahead = [dividing(head_dim / parts, ahead[0]), ahead[1]];
         let values = [widest, 4, 2].into_iter().find(|n| head_dim.is_multiple_of(*n) && width.is_multiple_of(*n));
-        Self { units, keys, parts, values: values.unwrap_or(1), head_dim, ahead, whole: chunks == 1, half }
+        let (values, plane) = (values.unwrap_or(1), plane_lanes(client));
+        Self { units, keys, parts, values, head_dim, ahead, whole: chunks == 1, half, plane }
     }
 
     /// Units that share a value.
@@ -208,7 +211,7 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
             high = max(high, value);
         }
     }
-    let highest = max_units(high, units);
+    let highest = max_units(high, units, comptime!(blueprint.plane));
     let mut total = 0.0f32;
     #[unroll]
     for turn in 0..comptime!(CHUNK.div_ceil(units)) {
@@ -220,7 +223,7 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
         }
     }
     // Its barriers come after all of p is written.
-    let total = sum_units(total, units);
+    let total = sum_units(total, units, comptime!(blueprint.plane));
 
     let mut partial = SharedMemory::<f32>::new(comptime!(groups * dims));
     let seen = select(position + 1 < first + CHUNK, position + 1, first + CHUNK);

@@ -5,12 +5,12 @@
 
 mod branches;
 
-use cubecl::ir::features::Plane;
 use cubecl::prelude::*;
 
 pub use self::branches::{Branch, add_branches};
 use crate::attention::{add_dot, held};
-use crate::device::{Buffer, Class, cubes};
+use crate::device::{Buffer, Class, cubes, plane_lanes};
+use crate::elementwise::over_lanes;
 use crate::gelu::gelu;
 use crate::tuning::Choice;
 
@@ -43,15 +43,13 @@ impl Blueprint {
         dtype: StorageType,
         choice: Choice,
     ) -> Self {
-        let (hardware, features) = (&client.properties().hardware, &client.properties().features);
         let (lanes, groups) = match Class::of(client) {
             Class::Narrow => (8, 1),
             Class::Wide => (32, 4),
         };
-        let planes = features.plane.contains(Plane::Ops)
-            && [hardware.plane_size_min, hardware.plane_size_max] == [lanes as u32; 2];
+        let planes = plane_lanes(client) == lanes;
         // 16 bytes, where a shader has such vectors.
-        let widest = if dtype.size() == 2 && !features.matmul.cmma.is_empty() { 8 } else { 4 };
+        let widest = if dtype.size() == 2 && !client.properties().features.matmul.cmma.is_empty() { 8 } else { 4 };
         let width = [widest, 4, 2].into_iter().find(|width| k.iter().all(|k| k.is_multiple_of(*width))).unwrap_or(1);
         let rows = rows.next_power_of_two();
         // Enough loads at a time to hide their latency, few enough sums to stay in registers.
@@ -115,10 +113,7 @@ fn add_up(sums: &mut Array<f32>, #[comptime] blueprint: Blueprint) {
     let count = comptime!(blueprint.outputs * blueprint.rows);
     let lanes = comptime!(blueprint.lanes);
     if comptime!(blueprint.planes) {
-        #[unroll]
-        for i in 0..count {
-            sums[i] = plane_sum(sums[i]);
-        }
+        over_lanes(sums, count, lanes, false);
     } else {
         let lane = UNIT_POS_X as usize;
         let mut shared = SharedMemory::<f32>::new(comptime!(blueprint.lanes * blueprint.groups * count));

@@ -84,7 +84,7 @@ impl Mesh {
                     lost(peer, &error);
                 }
                 // As MPI does: no exchange comes back from a rank that is gone.
-                crate::parallel::session::leave(1)
+                crate::exit::at_once(1)
             }
         }
     }

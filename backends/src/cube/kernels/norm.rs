@@ -100,7 +100,7 @@ mod tests {
             let on_device = |i: usize| cube(Tensor::<Wgpu, 1>::from_data(TensorData::from(&host[i][..]), &device));
             let [x, dy, gamma, beta] = [0, 1, 2, 3].map(on_device);
             let client = x.client.clone();
-            let blueprint = Blueprint { units, rows: 1 };
+            let blueprint = Blueprint { units, rows: 1, plane: 0 };
             let [y, dx] = [(); 2].map(|()| empty(&x, shape, DType::F32));
             let [mean, rstd] = [(); 2].map(|()| empty(&x, [rows], DType::F32));
             let statistics = || Statistics { mean: binding(&mean), rstd: binding(&rstd) };
