@@ -147,11 +147,7 @@ fn a_dry_run_writes_nothing() {
 #[test]
 fn a_clock_that_jumps() {
     let place = Place::new();
-    let library = place.path("clock.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/jumping_clock.c");
-    let built =
-        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
-    assert!(built.unwrap().success(), "no C compiler, which Rust needs to link, and so is there");
+    let library = crate::support::preloaded(&place, "jumping_clock.c");
     let sets = "validation.every=10 checkpoint.every=10 checkpoint.every_minutes=0.0005 checkpoint.keep_hours=1e-5";
     run(&mut place.train("undisturbed", sets)).success();
     let jumping = |command: &mut Command| run(command.env("LD_PRELOAD", &library)).success();

@@ -10,7 +10,7 @@ use trainer::checkpoint::{self, layout::list_steps};
 use trainer_backends::dropout::mix64;
 
 use crate::running::{Running, send};
-use crate::support::{Place, lines_so_far, metrics, run, whole_latest};
+use crate::support::{Place, lines_so_far, metrics, run, trainer, whole_latest};
 
 /// TRAINER_KILLS asks for more.
 const KILLS: usize = 20;
@@ -183,6 +183,36 @@ mod signals {
         }
         run(place.train("stopped", slow).arg("--resume")).success();
         Outcome::of(&out).assert_same(&undisturbed);
+    }
+
+    /// No end runs what libraries have left for it: LLVM's takes its tables from under a software device's threads.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn ends_are_not_the_libraries() {
+        let place = Place::new();
+        let library = crate::support::preloaded(&place, "end_of_process.c");
+        let told = "the libraries' end";
+        let true_program = run(std::process::Command::new("true").env("LD_PRELOAD", &library)).success();
+        assert!(true_program.stderr.contains(told), "the library is not preloaded");
+        let ended = |command: &mut std::process::Command, code: i32| {
+            let ended = run(command.env("LD_PRELOAD", &library));
+            assert_eq!(ended.code, Some(code), "{}: {}", ended.status, ended.stderr);
+            assert!(!ended.stderr.contains(told), "{}", ended.stderr);
+            ended.stdout
+        };
+        let whole = run(&mut trainer("estimate --preset phi-1")).success().stdout;
+        assert_eq!(ended(&mut trainer("estimate --preset phi-1"), 0), whole);
+        ended(&mut place.train("wrong", "train.steps=none"), 2);
+        ended(&mut place.train("diverging", "optimizer.lr=1e30 optimizer.warmup_steps=1"), 1);
+
+        let endless = "train.steps=2 train.batch=100000 train.micro_batch=1";
+        let mut running = Running::start(&place, place.train("run", endless).env("LD_PRELOAD", &library));
+        assert!(running.wait_for(|running| running.said().contains("\nrun ")), "{}", running.said());
+        send(&running, Signal::SIGTERM);
+        assert!(running.wait_for(|running| running.said().contains("once more")), "{}", running.said());
+        send(&running, Signal::SIGTERM);
+        let (status, said) = running.end();
+        assert!(status.code() == Some(130) && !said.contains(told), "{status}: {said}");
     }
 
     /// The second signal does not wait for a step that takes long.

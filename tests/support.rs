@@ -57,6 +57,16 @@ pub struct Ended {
     pub stderr: String,
 }
 
+/// A file of tests/data, compiled in `place` for LD_PRELOAD.
+#[cfg(target_os = "linux")]
+pub fn preloaded(place: &Place, source: &str) -> PathBuf {
+    let library = place.path(&format!("{source}.so"));
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(data(source)).arg("-ldl").status();
+    assert!(built.unwrap().success(), "no C compiler, which Rust needs to link, and so is there");
+    library
+}
+
 /// Runs the program to its end.
 pub fn run(command: &mut Command) -> Ended {
     let output = command.output().expect("the program starts");
