@@ -56,12 +56,14 @@ fn update<N: Size>(
     decay_len: usize,
     s: &Scalars,
 ) -> Vector<f32, N> {
-    let g = grads[at] * Vector::new(factor);
-    let m_new = m[at] * Vector::new(s.beta1) + g * Vector::new(1.0f32 - s.beta1);
-    let v_new = v[at] * Vector::new(s.beta2) + g * g * Vector::new(1.0f32 - s.beta2);
+    // All of it is asked for before any of it is used: one wait, and none for the weights behind divisions.
+    let (w_old, m_old, v_old, g) = (w[at], m[at], v[at], grads[at]);
+    let g = g * Vector::new(factor);
+    let m_new = m_old * Vector::new(s.beta1) + g * Vector::new(1.0f32 - s.beta1);
+    let v_new = v_old * Vector::new(s.beta2) + g * g * Vector::new(1.0f32 - s.beta2);
     let deviation = Vector::<f32, N>::sqrt(v_new / Vector::new(s.correction2)) + Vector::new(s.eps);
     let keep = select(at < decay_len, s.keep, 1.0f32);
-    let w_new = w[at] * Vector::new(keep) - m_new / Vector::new(s.correction1) / deviation * Vector::new(s.lr);
+    let w_new = w_old * Vector::new(keep) - m_new / Vector::new(s.correction1) / deviation * Vector::new(s.lr);
     m[at] = m_new;
     v[at] = v_new;
     w[at] = w_new;

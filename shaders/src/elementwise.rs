@@ -10,6 +10,12 @@ pub(crate) fn width(sizes: &[usize]) -> usize {
     if sizes.iter().all(|size| size.is_multiple_of(4)) { 4 } else { 1 }
 }
 
+/// As `width`, up to 16 bytes of `dtype` where a shader has such vectors.
+pub(crate) fn widest<R: Runtime>(client: &ComputeClient<R>, dtype: StorageType, sizes: &[usize]) -> usize {
+    let most = if dtype.size() == 2 && !client.properties().features.matmul.cmma.is_empty() { 8 } else { 4 };
+    [most, 4, 2].into_iter().find(|width| sizes.iter().all(|size| size.is_multiple_of(*width))).unwrap_or(1)
+}
+
 /// Cubes and units for `work` pieces of work, a piece a unit; units past the end must return. `choice` may say otherwise how
 /// many units a cube has.
 pub(crate) fn spread<R: Runtime>(
@@ -28,6 +34,12 @@ pub(crate) fn spread<R: Runtime>(
 #[cube]
 pub(crate) fn unit_index() -> usize {
     CUBE_POS * (CUBE_DIM as usize) + UNIT_POS as usize
+}
+
+/// `x` held below `limit`, so that what is past the end reads the last one again.
+#[cube]
+pub(crate) fn within(x: usize, limit: usize) -> usize {
+    select(x < limit, x, limit - 1)
 }
 
 /// Sum of `value` over the cube's `units` (a power of two), the same in every unit: always in the same order. `plane` is

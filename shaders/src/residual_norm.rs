@@ -7,7 +7,7 @@
 use cubecl::prelude::*;
 
 use crate::device::{Buffer, Class, cubes, multiplies_high, plane_lanes};
-use crate::elementwise::{array, sum_pair_of_units};
+use crate::elementwise::{array, sum_pair_of_units, within};
 use crate::norm::{self, HELD, Statistics, across};
 use crate::philox::{Dropout, Words, word, words};
 use crate::residual::{Site, Sizes, launch_site, word_factors};
@@ -19,8 +19,8 @@ const WIDTH: usize = 4;
 const CALL: usize = 4;
 /// Buffers of the backward kernel.
 const BINDINGS: u32 = 11;
-/// Cubes that a multiprocessor of an NVIDIA GPU holds at a time: of 128 units with 128 registers.
-const CUBES: u32 = 4;
+/// Cubes that a multiprocessor of an NVIDIA GPU holds at a time: of 128 units with up to 160 registers.
+const CUBES: u32 = 3;
 
 /// One of the two kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,17 @@ fn forward_kernel<T: Float, W: Float, N: Size>(
     let start = row * cols;
     let zero = Vector::<f32, N>::new(0.0f32);
 
+    // The whole row is asked for before any of it is used: one wait in place of one a vector.
     let mut stream = Array::<Vector<f32, N>>::new(held);
+    let mut row_a = Array::<Vector<T, N>>::new(held);
+    let mut row_b = Array::<Vector<T, N>>::new(held);
+    #[unroll]
+    for i in 0..held {
+        let at = start + within(unit + i * units, cols);
+        stream[i] = x[at];
+        row_a[i] = a[at];
+        row_b[i] = b[at];
+    }
     if comptime!(dropped) {
         let mut shared_a = SharedMemory::<u32>::new(comptime!(CALL * (units + 1)));
         let mut shared_b = SharedMemory::<u32>::new(comptime!(CALL * (units + 1)));
@@ -150,26 +160,25 @@ fn forward_kernel<T: Float, W: Float, N: Size>(
         let words_b = row_words(drop_b, row, seq, &mut shared_b, blueprint);
         #[unroll]
         for i in 0..held {
-            let column = unit + i * units;
-            stream[i] = zero;
-            if column < cols {
-                let at = start + column;
-                let a = Vector::<f32, N>::cast_from(a[at]) * word_factors::<N>(drop_a, word(words_a, i), 0usize, WIDTH);
-                let b = Vector::<f32, N>::cast_from(b[at]) * word_factors::<N>(drop_b, word(words_b, i), 0usize, WIDTH);
-                stream[i] = x[at] + a + b;
-                out[at] = stream[i];
-            }
+            let factors_a = word_factors::<N>(drop_a, word(words_a, i), 0usize, WIDTH);
+            let factors_b = word_factors::<N>(drop_b, word(words_b, i), 0usize, WIDTH);
+            stream[i] = stream[i]
+                + Vector::<f32, N>::cast_from(row_a[i]) * factors_a
+                + Vector::<f32, N>::cast_from(row_b[i]) * factors_b;
         }
     } else {
         #[unroll]
         for i in 0..held {
-            let column = unit + i * units;
+            stream[i] = stream[i] + Vector::<f32, N>::cast_from(row_a[i]) + Vector::<f32, N>::cast_from(row_b[i]);
+        }
+    }
+    #[unroll]
+    for i in 0..held {
+        let column = unit + i * units;
+        if column < cols {
+            out[start + column] = stream[i];
+        } else {
             stream[i] = zero;
-            if column < cols {
-                let at = start + column;
-                stream[i] = x[at] + Vector::<f32, N>::cast_from(a[at]) + Vector::<f32, N>::cast_from(b[at]);
-                out[at] = stream[i];
-            }
         }
     }
 
@@ -251,25 +260,31 @@ fn backward_kernel<T: Float, W: Float, U: Float, N: Size>(
         let start = row * cols;
         let row_mean = Vector::new(mean[row]);
         let row_rstd = Vector::new(rstd[row]);
+        // The whole row is asked for before any of it is used, and before the barriers below: it is waited for once.
+        let mut row_dy = Array::<Vector<T, N>>::new(held);
+        let mut gammas = Array::<Vector<W, N>>::new(held);
+        #[unroll]
+        for i in 0..held {
+            let column = within(unit + i * units, cols);
+            let at = start + column;
+            row_dy[i] = dy[at];
+            xhat[i] = x[at];
+            around[i] = zero;
+            if comptime!(accumulate) {
+                around[i] = dx[at];
+            }
+            gammas[i] = gamma[column];
+        }
         let mut sum = zero;
         let mut along = zero;
         #[unroll]
         for i in 0..held {
-            let column = unit + i * units;
-            g[i] = zero;
-            xhat[i] = zero;
-            around[i] = zero;
-            if column < cols {
-                let at = start + column;
-                let dy = Vector::<f32, N>::cast_from(dy[at]);
-                xhat[i] = (x[at] - row_mean) * row_rstd;
-                if comptime!(accumulate) {
-                    // Before the barriers below, so that a row is waited for once.
-                    around[i] = dx[at];
-                }
+            if unit + i * units < cols {
+                let dy = Vector::<f32, N>::cast_from(row_dy[i]);
+                xhat[i] = (xhat[i] - row_mean) * row_rstd;
                 gamma_sums[i] += dy * xhat[i];
                 beta_sums[i] += dy;
-                g[i] = dy * Vector::cast_from(gamma[column]);
+                g[i] = dy * Vector::cast_from(gammas[i]);
                 sum += g[i];
                 along += g[i] * xhat[i];
             }

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use crate::device::{Class, plane_lanes};
-use crate::elementwise::{array, spread, sum_units, unit_index, width};
+use crate::elementwise::{array, spread, sum_units, unit_index, width, within};
 use crate::tuning::Choice;
 
 /// What is decided when the kernels are compiled, and how many sums the first stage leaves.
@@ -25,6 +25,10 @@ impl Blueprint {
     }
 }
 
+/// Vectors that a unit reads before it squares the first, on a GPU: few units are at work, and each would wait for one at a
+/// time.
+const AHEAD: usize = 8;
+
 /// partial[i] = sum of the squares of every `partials`-th vector from the i-th on.
 #[cube(launch_unchecked)]
 fn partial_kernel<N: Size>(
@@ -33,15 +37,25 @@ fn partial_kernel<N: Size>(
     len: usize,
     partials: usize,
     #[comptime] width: usize,
+    #[comptime] ahead: usize,
 ) {
     let first = unit_index();
     if first < partials {
         let mut sums = Vector::<f32, N>::new(0.0f32);
         let mut at = first;
         while at < len {
-            let value = x[at];
-            sums += value * value;
-            at += partials;
+            let mut values = Array::<Vector<f32, N>>::new(ahead);
+            #[unroll]
+            for i in 0..ahead {
+                values[i] = x[within(at + i * partials, len)];
+            }
+            #[unroll]
+            for i in 0..ahead {
+                if at + i * partials < len {
+                    sums += values[i] * values[i];
+                }
+            }
+            at += comptime!(ahead) * partials;
         }
         let mut sum = 0.0f32;
         #[unroll]
@@ -85,9 +99,21 @@ pub fn sum<R: Runtime>(
     let Blueprint { partials, units } = blueprint;
     let n = width(&[len]);
     let (count, dim) = spread(client, partials, None);
+    let ahead = if Class::of(client) == Class::Wide { AHEAD } else { 1 };
     // SAFETY: each unit compares its index with the lengths before it reads or writes.
     unsafe {
-        partial_kernel::launch_unchecked(client, count, dim, n, array(x), array(partial.clone()), len / n, partials, n);
+        partial_kernel::launch_unchecked(
+            client,
+            count,
+            dim,
+            n,
+            array(x),
+            array(partial.clone()),
+            len / n,
+            partials,
+            n,
+            ahead,
+        );
         let dim = CubeDim::new_1d(units as u32);
         total_kernel::launch_unchecked(
             client,

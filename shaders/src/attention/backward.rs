@@ -9,11 +9,11 @@ use cubecl::prelude::*;
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
 use super::cuda;
 use super::{
-    Blueprint, DRAWN, DropoutScalars, Gradients, KernelDropout, Pass, Shape, Sizes, add_dot, drop_row, held, place,
+    Blueprint, DRAWN, DropoutScalars, Gradients, KernelDropout, Pass, Shape, Sizes, add_dot, drop_row, place,
     tensor_cores, word,
 };
 use crate::device::cubes;
-use crate::elementwise::width;
+use crate::elementwise::{width, within};
 use crate::packed::{packed, unpacked};
 use crate::philox::{factor, words};
 
@@ -78,7 +78,7 @@ fn dq_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O
     let mut row_delta = Array::<f32>::new(rows);
     #[unroll]
     for i in 0..rows {
-        own[i] = held(first + i, seq);
+        own[i] = within(first + i, seq);
         q_at[i] = here.q + own[i] * width;
         o_at[i] = here.o + own[i] * hidden;
         row_lse[i] = lse[here.row * seq + own[i]];
@@ -94,7 +94,7 @@ fn dq_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size, O
         let mut dp = Array::<f32>::new(rows * span);
         #[unroll]
         for j in 0..span {
-            key_row[j] = held(first_key + j, seq) * width;
+            key_row[j] = within(first_key + j, seq) * width;
         }
         #[unroll]
         for i in 0..rows * span {
@@ -203,7 +203,7 @@ fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size
     let mut k_at = Array::<usize>::new(rows);
     #[unroll]
     for j in 0..rows {
-        own[j] = held(first + j, seq);
+        own[j] = within(first + j, seq);
         k_at[j] = here.k + own[j] * width;
     }
 
@@ -217,7 +217,7 @@ fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size
         let mut dp = Array::<f32>::new(span * rows);
         #[unroll]
         for i in 0..span {
-            let row = held(first_query + i, seq);
+            let row = within(first_query + i, seq);
             q_at[i] = here.q + row * width;
             o_at[i] = here.o + row * hidden;
         }
@@ -250,7 +250,7 @@ fn dk_dv_kernel<T: Numeric, NT: Size, G: Numeric, NG: Size, S: Numeric, NS: Size
         #[unroll]
         for i in 0..span {
             let query = first_query + i;
-            let row = row_base + held(query, seq);
+            let row = row_base + within(query, seq);
             let query_lse = lse[row];
             let query_delta = delta[row];
             if comptime!(blueprint.dropout) {

@@ -9,9 +9,9 @@
 
 use cubecl::prelude::*;
 
-use super::{MASKED, Shape, held};
+use super::{MASKED, Shape};
 use crate::device::{Buffer, Class, cubes, plane_lanes};
-use crate::elementwise::{array, max_units, spread, sum_units, unit_index};
+use crate::elementwise::{array, max_units, spread, sum_units, unit_index, within};
 use crate::tuning::Choice;
 
 /// Positions of a cube.
@@ -239,7 +239,7 @@ fn decode_kernel<T: Float, NK: Size, NV: Size>(
                 let mut fetched = Array::<Vector<T, NV>>::new(ahead[1]);
                 #[unroll]
                 for i in 0..ahead[1] {
-                    let place = (cached * capacity + held(key + i * groups, seen)) * lanes + lane;
+                    let place = (cached * capacity + within(key + i * groups, seen)) * lanes + lane;
                     fetched[i] = values[place];
                 }
                 #[unroll]

@@ -5,9 +5,10 @@ use cubecl::prelude::*;
 #[cfg(all(feature = "cuda", not(target_os = "macos")))]
 use super::cuda;
 use super::{
-    Blueprint, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, drop_row, held, place, tensor_cores,
+    Blueprint, DropoutScalars, KernelDropout, MASKED, Pass, Shape, Sizes, add_dot, drop_row, place, tensor_cores,
 };
 use crate::device::{Buffer, cubes};
+use crate::elementwise::within;
 use crate::packed::{packed, unpacked};
 
 #[cube(launch_unchecked)]
@@ -40,7 +41,7 @@ fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>
     let mut sum = Array::<f32>::new(rows);
     #[unroll]
     for i in 0..rows {
-        own[i] = held(first + i, seq);
+        own[i] = within(first + i, seq);
         q_at[i] = here.q + own[i] * width;
         high[i] = MASKED;
         sum[i] = 0.0f32;
@@ -55,7 +56,7 @@ fn forward_kernel<T: Numeric, NT: Size, O: Float, N: Size, S: Numeric, NS: Size>
         let mut p = Array::<f32>::new(rows * span);
         #[unroll]
         for j in 0..span {
-            key_row[j] = held(first_key + j, seq) * width;
+            key_row[j] = within(first_key + j, seq) * width;
         }
         #[unroll]
         for i in 0..rows * span {

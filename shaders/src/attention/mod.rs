@@ -250,9 +250,3 @@ pub(crate) fn add_dot<N: Size>(a: Vector<f32, N>, b: Vector<f32, N>, sum: f32, #
     }
     total
 }
-
-/// `x` held below `limit`, so that rows past the end read the last one again.
-#[cube]
-pub(crate) fn held(x: usize, limit: usize) -> usize {
-    select(x < limit, x, limit - 1)
-}

@@ -8,9 +8,9 @@ mod branches;
 use cubecl::prelude::*;
 
 pub use self::branches::{Branch, add_branches};
-use crate::attention::{add_dot, held};
+use crate::attention::add_dot;
 use crate::device::{Buffer, Class, cubes, plane_lanes};
-use crate::elementwise::over_lanes;
+use crate::elementwise::{over_lanes, widest, within};
 use crate::gelu::gelu;
 use crate::tuning::Choice;
 
@@ -48,9 +48,7 @@ impl Blueprint {
             Class::Wide => (32, 4),
         };
         let planes = plane_lanes(client) == lanes;
-        // 16 bytes, where a shader has such vectors.
-        let widest = if dtype.size() == 2 && !client.properties().features.matmul.cmma.is_empty() { 8 } else { 4 };
-        let width = [widest, 4, 2].into_iter().find(|width| k.iter().all(|k| k.is_multiple_of(*width))).unwrap_or(1);
+        let width = widest(client, dtype, k);
         let rows = rows.next_power_of_two();
         // Enough loads at a time to hide their latency, few enough sums to stay in registers.
         let [outputs, groups] = choice.two().unwrap_or([if rows <= 2 { 4 } else { 2 }, groups]);
@@ -80,7 +78,7 @@ fn add_products<T: Float, N: Size>(
     let mut at = Array::<usize>::new(own);
     #[unroll]
     for j in 0..own {
-        at[j] = held(first + j, outputs) * vectors;
+        at[j] = within(first + j, outputs) * vectors;
     }
     let mut column = start;
     while column < vectors {
@@ -97,7 +95,7 @@ fn add_products<T: Float, N: Size>(
         }
         #[unroll]
         for row in 0..comptime!(blueprint.rows) {
-            let value = Vector::<f32, N>::cast_from(x[held(row, rows) * x_row + x_from + column]);
+            let value = Vector::<f32, N>::cast_from(x[within(row, rows) * x_row + x_from + column]);
             #[unroll]
             for j in 0..own {
                 sums[row * own + j] = add_dot(value, w[j], sums[row * own + j], blueprint.width);

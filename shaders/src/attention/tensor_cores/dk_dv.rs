@@ -10,7 +10,8 @@ use super::tile::{
     Extents, Fragments, Order, Pair, Row, add_times_columns, add_times_rows, narrowed, push_left, stage_rows, zeros,
 };
 use super::{BLOCK, Blueprint, COLUMNS, DRAWN, KEYS, LANES, ROWS};
-use crate::attention::{KernelDropout, Place, Sizes, held, place};
+use crate::attention::{KernelDropout, Place, Sizes, place};
+use crate::elementwise::within;
 use crate::philox::{factor, words};
 
 /// Stages the `blueprint.queries` queries from `first` on, with their gradients, log-sum-exps and deltas, in half `half`.
@@ -35,7 +36,7 @@ fn stage_queries<T: Float>(
     stage_rows(d_o, here.o, hidden, first, seq, stage, to + KEYS, queries, stride, units, Order::Plain);
     let unit = UNIT_POS as usize;
     if unit < queries {
-        let from = here.row * seq + held(first + unit, seq);
+        let from = here.row * seq + within(first + unit, seq);
         let at = half * comptime!(2 * queries) + unit;
         sums[at] = lse[from];
         sums[at + queries] = delta[from];

@@ -7,7 +7,8 @@ use super::tile::{
     Extents, Fragments, Order, Pair, Row, add_times_columns, add_times_rows, narrowed, push_left, stage_rows, zeros,
 };
 use super::{BLOCK, Blueprint, COLUMNS, DRAWN, KEYS, LANES, ROWS};
-use crate::attention::{KernelDropout, Sizes, held, place};
+use crate::attention::{KernelDropout, Sizes, place};
+use crate::elementwise::within;
 
 /// `sizes` in vectors of 8. A cube owns `backward_rows` queries of a head.
 #[cube(launch_unchecked, fast_math = FastMath::ReducedPrecision | FastMath::NotNaN | FastMath::NotInf)]
@@ -55,7 +56,7 @@ pub(crate) fn dq_kernel<T: Float>(
     let mut row_delta = Array::<f32>::new(2usize);
     #[unroll]
     for half in 0..2usize {
-        let at = here.row * seq + held(first + own + comptime!(half * COLUMNS) + quad, seq);
+        let at = here.row * seq + within(first + own + comptime!(half * COLUMNS) + quad, seq);
         row_lse[half] = lse[at];
         row_delta[half] = delta[at];
     }

@@ -6,7 +6,7 @@ use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
 use super::{COLUMNS, DRAWN, KEYS, ROWS};
-use crate::attention::held;
+use crate::elementwise::within;
 
 /// Two neighbouring columns, which a lane holds together.
 pub type Pair = Const<2>;
@@ -70,14 +70,14 @@ pub fn stage_rows<T: Float>(
     for i in 0..comptime!((rows * dims).div_ceil(units)) {
         let own = UNIT_POS as usize + comptime!(i * units);
         // Units that are left over in the last round copy the last vector again.
-        let at = if comptime!((rows * dims).is_multiple_of(units)) { own } else { held(own, comptime!(rows * dims)) };
+        let at = if comptime!((rows * dims).is_multiple_of(units)) { own } else { within(own, comptime!(rows * dims)) };
         let (row, column) = (at / dims, at % dims);
         let own = match comptime!(order) {
             Order::Plain => row,
             Order::Drawn => row / KEYS * KEYS + drawn_key(row % KEYS),
             Order::Paired => row / ROWS * ROWS + row % COLUMNS * 2 + row % ROWS / COLUMNS,
         };
-        stage[(to + row) * stride + column] = matrix[start + held(first + own, seq) * width + column];
+        stage[(to + row) * stride + column] = matrix[start + within(first + own, seq) * width + column];
     }
 }
 
