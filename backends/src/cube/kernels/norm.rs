@@ -86,7 +86,7 @@ mod tests {
             Err(error) => return eprintln!("SKIPPED: {error}"),
         };
         let device = wgpu_device(&choice.device);
-        for [rows, cols, units] in [[5, 37, 32], [3, 300, 64], [70_000, 2, 32]] {
+        for [rows, cols, units] in [[5, 37, 32], [3, 300, 64], [3, 1000, 32], [70_000, 2, 32]] {
             let shape = [rows, cols];
             let draw = |shape: Vec<usize>| -> Vec<f32> {
                 let normal = Distribution::Normal(1.0, 1.0);
