@@ -11,6 +11,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +23,9 @@ REAL = {
     "sweep": "--preset phi-1 --micro-batch 16 --precision fp16",
     "kernels": "--hidden 2048 --heads 32 --vocab 51200 --seq 2048 --micro-batch 16 --dtype fp16",
     "model": "--preset phi-1-small --set train.steps=1 --set train.batch=1 --set train.micro_batch=1",
+    "curve": "--preset phi-1-small --set model.seq_len=512 --set train.batch=8 --set train.micro_batch=8 --set train.steps=200 "
+             "--set optimizer.warmup_steps=20",
+    "ranks": "--preset phi-1 --set train.batch=64 --set train.micro_batch=16 --set train.steps=9",
     "precision": "fp16", "steps": 6, "warmup": 2, "decode": 128,
 }
 # Head dimension 32 and a vocabulary of a thousand: seconds on two cores.
@@ -31,6 +35,9 @@ REHEARSED = {
     "sweep": "--preset demo --seq 32 --micro-batch 2 --precision fp32 --repeats 2",
     "kernels": "--hidden 128 --heads 4 --vocab 1024 --seq 32 --micro-batch 2 --dtype fp32",
     "model": "--preset demo --set train.steps=1 --set train.batch=1 --set train.micro_batch=1 --set model.vocab=50304",
+    "curve": "--preset laptop --set model.layers=2 --set model.hidden=64 --set model.heads=2 --set model.seq_len=64 "
+             "--set train.batch=4 --set train.micro_batch=2 --set train.steps=25 --set optimizer.warmup_steps=5",
+    "ranks": "--preset laptop --set train.batch=4 --set train.micro_batch=2 --set train.steps=9",
     "precision": "fp32", "steps": 3, "warmup": 1, "decode": 16,
 }
 
@@ -59,8 +66,9 @@ class Bench:
         beside.write_text(json.dumps(self.results, indent=1))
         beside.replace(self.out / "gpu.json")
 
-    def command(self, *words, keep_text=False):
-        """Runs a command within the part's time; returns the JSON object that it prints, or {"error"}."""
+    def command(self, *words, keep_text=False, until=None):
+        """Runs a command within the part's time; returns the JSON object that it prints, or {"error"}. It is ended when `until`
+        says so."""
         words = [str(word) for word in words]
         print("+ " + " ".join(words), flush=True)
         left = self.left()
@@ -74,7 +82,13 @@ class Bench:
             said_from = stderr.tell()
             process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, env=self.env, start_new_session=True)
             try:
-                text = process.communicate(timeout=left)[0].decode(errors="replace")
+                while until and process.poll() is None and time.monotonic() - begun < left:
+                    if until():
+                        os.killpg(process.pid, signal.SIGKILL)
+                        process.communicate()
+                        return {}
+                    time.sleep(0.02)
+                text = process.communicate(timeout=max(0, left - (time.monotonic() - begun)))[0].decode(errors="replace")
             except subprocess.TimeoutExpired:
                 # The process and what it started, by its own group.
                 os.killpg(process.pid, signal.SIGKILL)
@@ -298,6 +312,95 @@ def decode(bench):
     shutil.rmtree(work, ignore_errors=True)
 
 
+def prepared(bench, part, work):
+    """The sources of this machine's Python as tokens."""
+    words = ["prepare", sysconfig.get_paths()["stdlib"], "--out", work / "data", "--json"]
+    made = bench.command(bench.trainer, "--backend", bench.backend, *words)
+    if "error" in made:
+        bench.keep(part, "data", made)
+    return "error" not in made
+
+
+def metrics(run):
+    """The steps that a run has written so far."""
+    path = Path(run) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [step for step in map(json.loads, lines) if "loss" in step]
+
+
+def curve(bench):
+    """Losses on real code from the same weights on the same sequences without dropout: fp16, fp32, and PyTorch's fp16."""
+    work = Path(tempfile.mkdtemp(prefix="curve-"))
+    sizes = [*bench.sizes["curve"].split(), "--set", "model.dropout=0", "--set", "validation.every=0", "--set", "checkpoint.every=0"]
+    train = ["train", *sizes, "--data", work / "data"]
+    if not prepared(bench, "curve", work):
+        return
+    for words in ([*train, "--set", "train.steps=1", "--out", work / "start", "--json"],
+                  ["export", work / "start", "--out", work / "model", "--dtype", "fp32", "--json"]):
+        made = bench.ours(*words)
+        if "error" in made:
+            return bench.keep("curve", "model", made)
+    losses = {}
+    for precision in ("fp16", "fp32"):
+        run = work / precision
+        made = bench.ours(*train, "--init-from", work / "model", "--out", run, "--set", f"train.precision={precision}", "--json")
+        losses[f"trainer {precision}"] = [step["loss"] for step in metrics(run)]
+        bench.keep("curve", f"trainer {precision}", {**made, "losses": losses[f"trainer {precision}"]})
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    # A processor's autocast knows no fp16.
+    dtype = "fp16" if bench.device == "cuda" else "fp32"
+    files = ["--model", work / "model", "--run", work / "fp16", "--data", work / "data"]
+    theirs = bench.keep("curve", f"pytorch {dtype}", bench.peer("pytorch_curve.py", *files, "--dtype", dtype))
+    losses[f"pytorch {dtype}"] = theirs.get("losses", [])
+    shutil.rmtree(work, ignore_errors=True)
+    apart = {}
+    for other in ("trainer fp32", f"pytorch {dtype}"):
+        # Means of 25 steps, as in RESULTS.md's comparison of fp16 with fp32.
+        pairs = list(zip(losses["trainer fp16"], losses[other]))
+        windows = [pairs[first:first + 25] for first in range(0, len(pairs), 25)]
+        sums = [[sum(column) for column in zip(*window)] for window in windows]
+        apart[other] = [abs(ours - other) / other for ours, other in sums]
+    bench.keep("curve", "apart", {"of": "trainer fp16, means of 25 steps, relative", **apart})
+
+
+def vulkan(bench):
+    """The same steps on CUDA and through Vulkan, in turn."""
+    devices = bench.results["parts"].get("facts", {}).get("devices") or bench.command(bench.trainer, "devices", "--json")
+    hardware = [d for d in devices.get("devices", []) if d.get("backend") == "wgpu" and (bench.args.rehearse or d.get("kind") != "cpu")]
+    if not hardware:
+        return bench.keep("vulkan", "devices", {"error": "no Vulkan device but the processor: is libvulkan there, and the GPU's driver for it?"})
+    words = ["bench", *bench.sizes["phi-1-small"].split(), "--precision", bench.sizes["precision"], "--dropout", "0.1",
+             "--steps", bench.sizes["steps"], "--warmup", bench.sizes["warmup"], "--json"]
+    for round_ in range(2):
+        for backend in (bench.backend, "wgpu"):
+            found = bench.keep("vulkan", f"{backend} {round_ + 1}", bench.ours(*words, backend=backend))
+            print(f"  {backend}: {found.get('tokens_per_s', 0):.0f} tokens/s", flush=True)
+
+
+def ranks(bench):
+    """A step with and without the parallel path, one device: through NCCL with one rank, and alone."""
+    work = Path(tempfile.mkdtemp(prefix="ranks-"))
+    if not prepared(bench, "ranks", work):
+        return
+    sizes = [*bench.sizes["ranks"].split(), "--set", f"train.precision={bench.sizes['precision']}", "--set", "validation.every=0",
+             "--set", "checkpoint.every=0", "--data", work / "data"]
+    steps = int(bench.sizes["ranks"].split("train.steps=")[1].split()[0])
+    through = ["--collectives", "nccl" if bench.backend == "cuda" else "host"]
+    for round_ in range(2):
+        for who, words in (("alone", []), ("one rank", through)):
+            run = work / f"{who} {round_}"
+            # Ended before its last step, and so before it writes a checkpoint of all of phi-1.
+            found = bench.command(bench.trainer, "--backend", bench.backend, "train", *sizes, *words, "--out", run,
+                                  until=lambda: len(metrics(run)) >= steps - 1)
+            times = [after["seconds"] - before["seconds"] for before, after in zip(metrics(run)[2:], metrics(run)[3:])]
+            if times:
+                found = {"step_s_median": statistics.median(times), "step_s": times}
+                print(f"  {who}: {found['step_s_median']:.3f} s a step", flush=True)
+            bench.keep("ranks", f"{who} {round_ + 1}", found)
+            shutil.rmtree(run, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
 def without_text(report):
     return {key: value for key, value in report.items() if key != "completions"}
 
@@ -315,6 +418,9 @@ PARTS = {
     "phi-1-small-no-dropout": (training("phi-1-small-no-dropout", "phi-1-small", "0"), 200),
     "start": (second_start, 90),
     "decode": (decode, 120),
+    "curve": (curve, 300),
+    "vulkan": (vulkan, 120),
+    "ranks": (ranks, 240),
 }
 # What fits ten minutes: the rest wants further calls.
 TEN_MINUTES = "facts,trial,kernels,phi-1,phi-1-small,start,decode,selftest,sweep"
@@ -373,6 +479,20 @@ def rows(results):
     start = parts.get("start", {})
     if all("seconds" in start.get(which, {}) for which in ("first", "second")):
         lines += [f"First start to the end of a step {start['first']['seconds']:.1f} s, second {start['second']['seconds']:.1f} s.", ""]
+    apart = parts.get("curve", {}).get("apart", {})
+    for other in [name for name in apart if name.startswith(("trainer", "pytorch")) and apart[name]]:
+        lines += [f"Loss curve, trainer fp16 beside {other}, means of 25 steps: at most {max(apart[other]):.2%} apart, "
+                  f"on average {statistics.mean(apart[other]):.2%}.", ""]
+    rates = {name.split()[0]: [run["tokens_per_s"] for other, run in parts.get("vulkan", {}).items()
+                               if other.split()[0] == name.split()[0] and "tokens_per_s" in run] for name in parts.get("vulkan", {})}
+    if len([1 for found in rates.values() if found]) == 2:
+        (first, own), (second, other) = ((name, statistics.median(found)) for name, found in rates.items())
+        lines += [f"phi-1-small, {second} over {first}: {other:.0f} and {own:.0f} tokens/s, {other / own:.3f}.", ""]
+    medians = {who: [run["step_s_median"] for name, run in parts.get("ranks", {}).items() if name.startswith(who) and "step_s_median" in run]
+               for who in ("alone", "one rank")}
+    if all(medians.values()):
+        own, other = (statistics.median(medians[who]) for who in ("alone", "one rank"))
+        lines += [f"One rank's exchanges: a step of {other:.4f} s beside {own:.4f} s alone, {other / own - 1:+.2%}.", ""]
     failed = [f"{part}, {name}: {value['error']}" for part, found in parts.items() for name, value in found.items() if "error" in value]
     failed += [f"{part}, {run['who']}: {run['error']}" for part, found in parts.items()
                for run in found.get("runs", {}).get("runs", []) if "error" in run]
