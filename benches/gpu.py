@@ -146,7 +146,9 @@ def environment():
         folder = Path(tempfile.mkdtemp(prefix="nvrtc-"))
         (folder / "libnvrtc.so").symlink_to(found[0])
         own = os.path.dirname(os.path.realpath(found[0]))
-        env["LD_LIBRARY_PATH"] = ":".join([str(folder), own, *filter(None, [env.get("LD_LIBRARY_PATH")])])
+        # torch's own NCCL.
+        nccl = [f"{root}/nvidia/nccl/lib" for root in roots if os.path.isdir(f"{root}/nvidia/nccl/lib")][:1]
+        env["LD_LIBRARY_PATH"] = ":".join([str(folder), own, *nccl, *filter(None, [env.get("LD_LIBRARY_PATH")])])
     if "CUDA_PATH" not in env and not os.path.isdir("/usr/local/cuda/include"):
         headers = [f"{root}/nvidia/{part}" for root in roots for part in ("cu13", "cuda_runtime")]
         env.update({"CUDA_PATH": path for path in headers if os.path.isfile(f"{path}/include/cuda_fp16.h")})
@@ -481,11 +483,13 @@ def rows(results):
         lines += [f"First start to the end of a step {start['first']['seconds']:.1f} s, second {start['second']['seconds']:.1f} s.", ""]
     apart = parts.get("curve", {}).get("apart", {})
     for other in [name for name in apart if name.startswith(("trainer", "pytorch")) and apart[name]]:
-        lines += [f"Loss curve, trainer fp16 beside {other}, means of 25 steps: at most {max(apart[other]):.2%} apart, "
-                  f"on average {statistics.mean(apart[other]):.2%}.", ""]
-    rates = {name.split()[0]: [run["tokens_per_s"] for other, run in parts.get("vulkan", {}).items()
-                               if other.split()[0] == name.split()[0] and "tokens_per_s" in run] for name in parts.get("vulkan", {})}
-    if len([1 for found in rates.values() if found]) == 2:
+        lines += [f"Loss curve, trainer fp16 beside {other}, means of 25 steps: at most {max(apart[other]):.2g} apart, "
+                  f"on average {statistics.mean(apart[other]):.2g} (relative; goal 0.01).", ""]
+    rates = {}
+    for name, run in parts.get("vulkan", {}).items():
+        if "tokens_per_s" in run:
+            rates.setdefault(name.split()[0], []).append(run["tokens_per_s"])
+    if len(rates) == 2:
         (first, own), (second, other) = ((name, statistics.median(found)) for name, found in rates.items())
         lines += [f"phi-1-small, {second} over {first}: {other:.0f} and {own:.0f} tokens/s, {other / own:.3f}.", ""]
     medians = {who: [run["step_s_median"] for name, run in parts.get("ranks", {}).items() if name.startswith(who) and "step_s_median" in run]

@@ -7,6 +7,7 @@
 #   sh benches/gpu.sh --parts facts,trial,selftest,kernels,sweep     a first call; then a second, and a third:
 #   sh benches/gpu.sh --parts phi-1 --tune NAME=VALUE,...      what the sweep printed
 #   sh benches/gpu.sh --parts phi-1-no-dropout,phi-1-small,decode
+#   sh benches/gpu.sh --parts curve,vulkan,ranks           losses beside fp32 and PyTorch; Vulkan; the parallel path on one GPU
 #   BACKEND=wgpu sh benches/gpu.sh --rehearse              the same on tiny sizes, on a machine without a GPU (or BACKEND=cpu)
 #
 # TRAINER names the binary [target/release/trainer], PYTHON the Python [python3], OUT the folder for results [runs/gpu]. Where

@@ -19,7 +19,7 @@ const WIDTH: usize = 4;
 const CALL: usize = 4;
 /// Buffers of the backward kernel.
 const BINDINGS: u32 = 11;
-/// Cubes that a multiprocessor of an NVIDIA GPU holds at a time: of 128 units with up to 160 registers.
+/// Cubes that a multiprocessor of an NVIDIA GPU holds at a time: of 128 units with up to 168 registers.
 const CUBES: u32 = 3;
 
 /// One of the two kernels.
