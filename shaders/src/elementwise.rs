@@ -46,18 +46,20 @@ pub(crate) fn within(x: usize, limit: usize) -> usize {
 /// `device::plane_lanes`. What units wrote to shared memory before is seen by all of them after it.
 #[cube]
 pub(crate) fn sum_units(value: f32, #[comptime] units: usize, #[comptime] plane: usize) -> f32 {
-    let mut values = Array::<f32>::new(1usize);
-    values[0] = value;
-    over_units(&mut values, 1usize, units, plane, false);
-    values[0]
+    one_over_units(value, units, plane, false)
 }
 
 /// As `sum_units`: the largest value.
 #[cube]
 pub(crate) fn max_units(value: f32, #[comptime] units: usize, #[comptime] plane: usize) -> f32 {
+    one_over_units(value, units, plane, true)
+}
+
+#[cube]
+fn one_over_units(value: f32, #[comptime] units: usize, #[comptime] plane: usize, #[comptime] largest: bool) -> f32 {
     let mut values = Array::<f32>::new(1usize);
     values[0] = value;
-    over_units(&mut values, 1usize, units, plane, true);
+    over_units(&mut values, 1usize, units, plane, largest);
     values[0]
 }
 

@@ -62,6 +62,24 @@ struct Report {
     floor: Option<StepFloor>,
 }
 
+impl Report {
+    fn line(&self) -> String {
+        let mfu = self.mfu.map(|mfu| format!(" ({:.1}% MFU)", 100.0 * mfu)).unwrap_or_default();
+        let peak = self.peak_gib.map(|gib| format!("; peak memory {gib:.2} GiB")).unwrap_or_default();
+        format!(
+            "{} {}: {:.1} tokens/s; step {:.2} ms median ({:.2} to {:.2}); {:.3} model TFLOP/s{mfu}{peak}; {} parameters",
+            self.backend,
+            self.dtype,
+            self.tokens_per_s,
+            self.step_ms_median,
+            self.step_ms_min,
+            self.step_ms_max,
+            self.model_tflops,
+            self.params
+        )
+    }
+}
+
 pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     let config = configuration(args)?;
     args.trace.as_deref().map_or(Ok(()), check_folder)?;
@@ -69,17 +87,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
     if args.json {
         return print_json(&report);
     }
-    print(&format!(
-        "{} {}: {:.1} tokens/s; step {:.2} ms median ({:.2} to {:.2}); {:.3} model TFLOP/s; {} parameters\n",
-        report.backend,
-        report.dtype,
-        report.tokens_per_s,
-        report.step_ms_median,
-        report.step_ms_min,
-        report.step_ms_max,
-        report.model_tflops,
-        report.params
-    ))?;
+    print(&format!("{}\n", report.line()))?;
     let Some(by_part) = &report.by_part else { return Ok(()) };
     print(&format!("\n{by_part}"))?;
     report.floor.as_ref().map_or(Ok(()), |floor| print(&format!("\n{}", beside_floor(by_part, floor))))
