@@ -6,7 +6,7 @@ HF_DIR are the weights that the run started from (trainer export, fp32), RUN is 
 folder that `trainer prepare` wrote. Needs torch alone: shards, safetensors and the order of the sequences are read here. Prints one
 JSON object.
 """
-import argparse, json, time, tomllib
+import argparse, json, time
 from pathlib import Path
 import torch, torch.nn.functional as F
 
@@ -16,7 +16,21 @@ for flag in ("model", "run", "data"):
 ap.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], default="fp16")
 ap.add_argument("--device", default="cuda")
 a = ap.parse_args()
-config = tomllib.loads((a.run / "config.toml").read_text())
+
+
+def configuration(text):
+    """A run's config.toml: tables of numbers and strings, which JSON writes alike. Python before 3.11 reads no TOML."""
+    tables = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if line.startswith("["):
+            table = tables[line.strip("[]")] = {}
+        else:
+            key, _, value = line.partition("=")
+            table[key.strip()] = json.loads(value)
+    return tables
+
+
+config = configuration((a.run / "config.toml").read_text())
 model, train, adamw = config["model"], config["train"], config["optimizer"]
 if model["dropout"] or model["embedding_dropout"]:
     raise SystemExit("the run has dropout: PyTorch's masks are others, so its losses are others")
