@@ -25,7 +25,7 @@ REAL = {
     "model": "--preset phi-1-small --set train.steps=1 --set train.batch=1 --set train.micro_batch=1",
     "curve": "--preset phi-1-small --set model.seq_len=512 --set train.batch=8 --set train.micro_batch=8 --set train.steps=200 "
              "--set optimizer.warmup_steps=20 --set optimizer.lr=3e-4",
-    "ranks": "--preset phi-1 --set train.batch=64 --set train.micro_batch=16 --set train.steps=9",
+    "ranks": "--preset phi-1 --set train.batch=64 --set train.micro_batch=8 --set train.steps=9",
     "precision": "fp16", "steps": 6, "warmup": 2, "decode": 128,
 }
 # Head dimension 32 and a vocabulary of a thousand: seconds on two cores.

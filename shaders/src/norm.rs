@@ -73,7 +73,7 @@ pub(crate) fn across<N: Size>(vector: Vector<f32, N>, #[comptime] width: usize) 
     sum
 }
 
-/// The most vectors of a row that a unit holds in registers: backward (residual_norm.rs) each as up to nine of 4.
+/// The most vectors of a row that a unit holds in registers. residual_norm.rs' backward has nine times 4 for each.
 pub(crate) const HELD: usize = 4;
 
 /// The norm of a cube's row, of which every unit holds the vectors UNIT_POS, UNIT_POS + units, ... , zeros past its end.
