@@ -1,8 +1,8 @@
 //! What breaks down rather than fails: drivers and tensor libraries that panic, most often for want of memory.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -10,6 +10,12 @@ static LISTENING: Once = Once::new();
 static OUT_OF_MEMORY: AtomicBool = AtomicBool::new(false);
 /// Panics on threads that work off a device's queue.
 static ON_DEVICES: AtomicUsize = AtomicUsize::new(0);
+
+/// What a kernel has refused to do, in the words that it gave.
+static REFUSAL: Mutex<Option<String>> = Mutex::new(None);
+
+/// In a refusal of trainer-shaders' `check_iterations`.
+const REFUSED: &str = "this software device ends loops after";
 
 /// How CUDA, Vulkan, wgpu and CubeCL say that memory has run out, in lower case.
 const SIGNS: [&str; 7] = [
@@ -31,12 +37,17 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     LISTENING.call_once(|| {
         let tell = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if says_out_of_memory(&message(info)) {
+            let message = message(info);
+            if says_out_of_memory(&message) {
                 OUT_OF_MEMORY.store(true, Ordering::SeqCst);
+            }
+            let refuses = message.contains(REFUSED);
+            if refuses {
+                REFUSAL.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
             }
             // Every later task that needed what the first did not do panics too.
             let repeated = is_devices() && ON_DEVICES.fetch_add(1, Ordering::SeqCst) > 0;
-            if !repeated {
+            if !repeated && !refuses {
                 tell(info);
             }
         }));
@@ -61,8 +72,14 @@ pub fn check() -> Result<()> {
 
 /// What to say of work that broke down.
 pub fn broken() -> Error {
+    if let Some(refusal) = &*REFUSAL.lock().unwrap_or_else(PoisonError::into_inner) {
+        return Error::input(refusal);
+    }
     Error::failed(match out_of_memory() {
-        true => "the device has run out of memory: give it less at a time, and see whether other programs use it",
+        true => {
+            "the device has run out of memory, or has no buffers of the size that is needed: give it less at a time, and see \
+             whether other programs use it"
+        }
         false => "the program or the device broke down; the message above says where",
     })
 }
@@ -104,5 +121,15 @@ mod tests {
         assert!(!says_out_of_memory("index out of bounds: the len is 3 but the index is 3"));
         assert_eq!(caught(|| 5), Some(5));
         assert_eq!(caught(|| -> u8 { panic!("on purpose") }), None);
+    }
+
+    #[test]
+    fn a_kernels_refusal_is_the_error() {
+        let refusal =
+            "attention over so many tokens takes 70000 loop iterations; this software device ends loops after 65000";
+        assert_eq!(caught(|| -> u8 { panic!("{refusal}") }), None);
+        let error = broken();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), (refusal, 2));
+        *REFUSAL.lock().unwrap() = None;
     }
 }

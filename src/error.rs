@@ -90,6 +90,16 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
+    /// As `io`, for a file that the user named to be read: one that is not there, or a folder, is wrong usage.
+    pub fn input_file(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| match source.kind() {
+            io::ErrorKind::NotFound => Self::file(path, "there is no such file"),
+            io::ErrorKind::IsADirectory => Self::file(path, "is a folder: expected a file"),
+            _ => Self::Io { action, path, source },
+        }
+    }
+
     /// The exit code of a process that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {

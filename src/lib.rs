@@ -17,6 +17,7 @@ pub mod data;
 pub mod error;
 pub mod eval;
 pub mod exit;
+mod mapped;
 pub mod model;
 pub mod parallel;
 pub mod profile;

@@ -25,7 +25,27 @@ fn three_steps_of_the_demo() {
     assert_eq!(whole_checkpoints(&demo), [3]);
 
     // What a demo that was stopped is told to do; more steps stand in for the ones that were not made.
-    run(trainer("train --resume --set train.steps=5 --out").arg(&demo)).success();
+    let resumed = run(trainer("train --resume --set train.steps=5 --out").arg(&demo)).success();
+    assert!(resumed.stdout.contains("trained 5 steps in "), "{}", resumed.stdout);
     assert_eq!(crate::support::metrics(&demo).losses().len(), 5);
     assert_eq!(whole_checkpoints(&demo).last(), Some(&5));
+
+    // One that cannot run leaves the earlier one alone, and what takes its place says so.
+    let before = place.snapshot("demo");
+    run(trainer("demo --set model.vocab=5 --out").arg(&demo)).error(2, &["vocabulary"]);
+    assert!(place.snapshot("demo") == before);
+    let again = run(trainer("demo --steps 1 --out").arg(&demo)).success();
+    assert!(again.stderr.contains("replacing the earlier run in"), "{}", again.stderr);
+    assert_eq!(whole_checkpoints(&demo), [1]);
+}
+
+#[test]
+fn a_demo_replaces_nothing_but_a_demo() {
+    let place = Place::new();
+    run(&mut place.train("run", "train.steps=1")).success();
+    for other in ["run", "text"] {
+        let before = place.snapshot(other);
+        run(trainer("demo --steps 1 --out").arg(place.path(other))).error(2, &["something else than a demo", "--out"]);
+        assert!(place.snapshot(other) == before, "{other}");
+    }
 }

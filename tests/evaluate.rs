@@ -106,8 +106,8 @@ fn text_and_prepared_data_agree() {
     let piped = run(evaluate(&run_dir, "--text -").stdin(File::open(&short).unwrap())).success().json();
     assert_eq!((&as_text, &piped), (&named, &named));
     let told = run(trainer("evaluate --model").arg(&run_dir).arg("--text").arg(&short)).success();
-    let loss = format!("loss {:.4} nats a token", number(&named, "loss"));
-    assert!(told.stdout.starts_with(&loss) && told.stdout.contains("bits a byte"), "{}", told.stdout);
+    let loss = format!("loss {:.4} nats per token", number(&named, "loss"));
+    assert!(told.stdout.starts_with(&loss) && told.stdout.contains("bits per byte"), "{}", told.stdout);
     let strided = ends("--stride 20", &short);
     assert!((number(&strided, "loss") - number(&named, "loss")).abs() < 1e-9, "{strided} {named}");
     // Every token of a longer text counts, whatever the windows.

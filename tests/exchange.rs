@@ -221,7 +221,7 @@ fn a_card_tells_what_the_run_knows_of_itself() {
         "---\nlibrary_name: transformers\npipeline_tag: text-generation\n",
         "# my-model\n",
         "| steps | 40 of 40 |",
-        &format!("| validation loss | {validation:.4} nats a token after step 40 |"),
+        &format!("| validation loss | {validation:.4} nats per token after step 40 |"),
         "| precision | fp32 |",
         "| prepared from | text |",
         &format!("{} documents", manifest["train"]["documents"]),

@@ -68,6 +68,33 @@ fn a_folder_of_several_kinds() {
     assert!(!place.path("nothing").exists());
 }
 
+/// While it waits for a pipe that nobody writes to.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_prepare_leaves_nothing_behind() {
+    use nix::sys::signal::{Signal, kill};
+    use std::process::Stdio;
+    let place = Place::new();
+    let pipe = place.path("pipe.txt");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let left = |name: &str| place.path(name).exists();
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut prepare = trainer("prepare --tokenizer bytes --out");
+        prepare.arg(place.path("new")).arg(&pipe).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let running = prepare.spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while !left(".new.partial") {
+            assert!(begun.elapsed().as_secs() < 60, "it does not begin");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        kill(nix::unistd::Pid::from_raw(running.id() as i32), signal).unwrap();
+        let ended = running.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(code));
+        assert_eq!(String::from_utf8(ended.stderr).unwrap(), "interrupted: nothing was written\n");
+        assert!(!left("new") && !left(".new.partial") && !left(".new.lock"));
+    }
+}
+
 #[test]
 fn evaluate_is_the_validation_of_the_run() {
     let place = Place::new();

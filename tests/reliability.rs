@@ -100,6 +100,54 @@ fn two_trainers_on_one_directory() {
     assert!(status.success() && metrics(&place.path("run")).steps.len() == 40, "{said}");
 }
 
+/// A shard that another program cuts short while it is mapped ends the run with a sentence; nothing that is saved is hurt,
+/// and with the shard back in place the run goes on.
+#[cfg(unix)]
+#[test]
+fn a_shard_that_is_cut_short_while_it_is_read() {
+    let place = Place::new();
+    let sets = format!("{SLOW} checkpoint.every=5");
+    run(&mut place.train("undisturbed", &sets)).success();
+    let shard = place.path("data/train-00000.bin");
+    let whole = fs::read(&shard).unwrap();
+    let mut running = Running::start(&place, &mut place.train("run", &sets));
+    assert!(running.wait_for(|_| lines_so_far(&place.path("run")) >= 7), "{}", running.said());
+    // Written in place, as `cp` does: a new file under this name would leave the mapped one as it is.
+    fs::File::options().write(true).open(&shard).unwrap().set_len(0).unwrap();
+    let (status, said) = running.end();
+    assert_eq!(status.code(), Some(FAILED), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("error: ") && last.contains("train-00000.bin: was cut short"), "{said}");
+    run(trainer("verify").arg(place.path("run"))).success();
+    fs::write(&shard, whole).unwrap();
+    run(&mut place.train("run", &sets)).success();
+    same_weights(&place, "run", "undisturbed");
+}
+
+/// A file that cannot be written whole leaves the one that stood there, and nothing beside it.
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_files() {
+    let place = Place::new();
+    let logits = |out: &Path| {
+        let mut command = trainer("logits --seq-len 64 --model");
+        command.arg(crate::support::data("phi-tiny/model")).arg("--tokens");
+        command.arg(crate::support::data("phi-tiny/tokens.bin")).arg("--out").arg(out);
+        command
+    };
+    let out = place.path("l.safetensors");
+    run(&mut logits(&out)).success();
+    let before = fs::read(&out).unwrap();
+    let whole = logits(&out);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 8; exec \"$@\"", "sh"]).arg(whole.get_program()).args(whole.get_args());
+    run(&mut limited).error(FAILED, &["l.safetensors", "no space is left there"]);
+    assert!(fs::read(&out).unwrap() == before);
+    let names: Vec<_> = fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| !name.to_string_lossy().contains("partial")), "{names:?}");
+    run(&mut logits(Path::new("/dev/null"))).error(WRONG, &["/dev/null", "no file"]);
+}
+
 /// More than the machine has is refused with the micro-batch that would fit.
 #[test]
 fn more_memory_than_there_is() {
@@ -208,7 +256,10 @@ mod disks {
         let words =
             ["the checkpoint of step 40 was not saved", "no space is left", "free some", "earlier ones are intact"];
         ended.error(FAILED, &words);
-        let warnings: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("training goes on")).collect();
+        let warnings: Vec<&str> =
+            ended.stderr.lines().filter(|line| line.starts_with("warning: the checkpoint")).collect();
+        let goes_on = |line: &&&str| line.contains("training goes on") != line.contains("step 40 was");
+        assert_eq!(warnings.iter().filter(goes_on).count(), warnings.len(), "{warnings:?}");
         let saved = whole_checkpoints(&place.path("disk/run"));
         let (last, failed) = (*saved.last().unwrap(), saved.len() as u64 * 2 + 2);
         assert!(saved.len() > 1 && failed < 36, "{saved:?}");

@@ -63,6 +63,51 @@ impl Outcome {
     }
 }
 
+/// The fp32 weights and the moments are those that the run had; only fp16 has a loss scale.
+#[test]
+fn a_run_goes_on_in_another_precision() {
+    let place = Place::new();
+    let then_in = |first: &str, then: &str| {
+        let out = format!("{first}-{then}");
+        run(&mut place.train(&out, &format!("train.steps=10 train.precision={first}"))).success();
+        let mut command = trainer("train --resume --out");
+        command.arg(place.path(&out)).args(["--set", "train.steps=20", "--set"]).arg(format!("train.precision={then}"));
+        let ended = run(&mut command).success();
+        assert!(ended.stderr.contains("going on with train.steps = 20 (10 before)"), "{}", ended.stderr);
+        metrics(&place.path(&out)).steps
+    };
+    let last = |steps: &[Value]| steps[19]["loss"].as_f64().unwrap();
+    let expected = last(&then_in("fp32", "fp32"));
+    for (first, then) in [("fp16", "fp32"), ("fp32", "fp16"), ("fp16", "bf16"), ("bf16", "fp16")] {
+        let steps = then_in(first, then);
+        let scale = steps[12]["loss_scale"].as_f64().unwrap();
+        assert!(if then == "fp16" { scale >= 16384.0 } else { scale == 1.0 }, "{first}, {then}: {scale}");
+        // Ten steps of rounding: weights or moments that were lost cost more.
+        assert!((last(&steps) / expected - 1.0).abs() < 0.02, "{first}, {then}: {} beside {expected}", last(&steps));
+    }
+}
+
+/// Until its first checkpoint, only the run's directory knows with which model it began.
+#[test]
+fn a_finetune_without_a_checkpoint_begins_with_its_model_again() {
+    let place = Place::new();
+    run(&mut place.train("base", "train.steps=10")).success();
+    let finetune = |out: &str| {
+        let mut command = place.train(out, "train.batch=64 train.micro_batch=2");
+        command.arg("--init-from").arg(place.path("base"));
+        command
+    };
+    run(&mut finetune("undisturbed")).success();
+    let mut running = Running::start(&place, &mut finetune("killed"));
+    assert!(running.wait_for(|_| lines_so_far(&place.path("killed")) >= 1) && running.kill());
+    // The base goes on meanwhile.
+    run(trainer("train --resume --set train.steps=12 --out").arg(place.path("base"))).success();
+    let ended = run(trainer("train --resume --out").arg(place.path("killed"))).success();
+    assert!(ended.stderr.contains("begins at step 1, with the weights of "), "{}", ended.stderr);
+    let losses = |out: &str| metrics(&place.path(out)).losses();
+    assert_eq!(losses("killed"), losses("undisturbed"));
+}
+
 /// Kills and resumes runs, `KILLS_A_RUN` times each, until there have been enough; each run is then resumed until it
 /// finishes.
 ///

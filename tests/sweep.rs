@@ -101,7 +101,8 @@ fn every_choice_of_wgpu_gives_the_right_results() {
 #[test]
 fn choices_that_do_not_exist_are_refused() {
     let bench = "bench --hidden 64 --layers 1 --heads 2 --vocab 96 --seq 32 --micro-batch 1 --steps 1";
-    run(&mut trainer(&format!("--tune norm.units=3 {bench}"))).error(2, &["--tune", "no choice norm.units"]);
+    run(&mut trainer(&format!("--tune norm.units=3 {bench}")))
+        .error(2, &["--tune", "no kernel choices", "leave --tune out"]);
     run(&mut trainer(&format!("--tune norm {bench}"))).error(2, &["NAME=VALUE", "norm"]);
     if has_wgpu("refused choices") {
         let refused = |tune: &str, words: &[&str]| {

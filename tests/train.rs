@@ -149,7 +149,7 @@ fn starts_from_the_weights_that_it_is_given() {
     }
     let mut wider = place.train("wider", "model.hidden=64");
     run(wider.arg("--init-from").arg(place.path("base")))
-        .error(2, &["base", "another model", "hidden: 32", "hidden: 64"]);
+        .error(2, &["base", "has hidden 32", "the configuration has hidden 64", "--set model.hidden=32"]);
     assert!(!place.path("wider").exists());
 }
 

@@ -17,6 +17,9 @@ pub enum Error {
     /// A kernel choice of no kernel of this device.
     #[error("this device's kernels have no choice {name}: expected one of {known}, or product.forward.INPUTSxOUTPUTS")]
     NoSuchChoice { name: String, known: String },
+    /// A kernel choice where the kernels leave none.
+    #[error("the cpu backend has no kernel choices: leave --tune out")]
+    NoChoices,
     /// A value that a kernel choice cannot have on this device.
     #[error("{name} cannot be {value} on this device: expected one of {known}")]
     NoSuchValue { name: String, value: String, known: String },

@@ -42,17 +42,7 @@ pub fn existing_dir(run_dir: &Path, step: u64) -> Option<PathBuf> {
 
 /// The names in `RUN/checkpoints`; empty where there is no such directory.
 pub(crate) fn entry_names(run_dir: &Path) -> Result<Vec<String>> {
-    let dir = checkpoints_dir(run_dir);
-    let entries = match fs::read_dir(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(Error::io("read", &dir))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        // Nothing of ours has a name that is not UTF-8.
-        names.extend(entry.map_err(Error::io("read", &dir))?.file_name().into_string().ok());
-    }
-    Ok(names)
+    storage::names(&checkpoints_dir(run_dir))
 }
 
 /// Steps that have a checkpoint, in ascending order.

@@ -125,16 +125,26 @@ pub fn resolve_model_dir(path: &Path) -> Result<ModelLocation> {
         return in_checkpoint(path);
     }
     if layout::checkpoints_dir(path).is_dir() {
-        let found = find_latest_with(path, "model/")?.ok_or_else(|| {
-            Error::input(format!("{} holds no checkpoint yet: let the run save one first", path.display()))
-        })?;
+        let found = find_latest_with(path, "model/")?.ok_or_else(|| no_checkpoint(path))?;
         return in_checkpoint(&found.dir);
+    }
+    // What a run writes before its first checkpoint.
+    if [".lock", "metrics.jsonl"].into_iter().any(|name| path.join(name).is_file()) {
+        return Err(no_checkpoint(path));
     }
     Err(Error::input(format!(
         "{} is no model: expected a run directory (with checkpoints/), a checkpoint (with model/) or a Hugging Face \
          directory (with config.json)",
         path.display()
     )))
+}
+
+fn no_checkpoint(run_dir: &Path) -> Error {
+    Error::input(format!(
+        "{} is a run that has no checkpoint yet: let it train until it saves one (after checkpoint.every steps, and at its \
+         end)",
+        run_dir.display()
+    ))
 }
 
 /// The checkpoint that a pointer file names.
@@ -263,6 +273,9 @@ mod tests {
             assert!(error.to_string().contains(part), "{error}");
             assert_eq!(error.exit_code(), 2);
         }
+        let begun = tempfile::tempdir().unwrap();
+        drop(RunLock::acquire(begun.path()).unwrap());
+        assert!(resolve_model_dir(begun.path()).unwrap_err().to_string().contains("no checkpoint yet"));
         fs::create_dir(checkpoints_dir(dir.path())).unwrap();
         assert!(resolve_model_dir(dir.path()).unwrap_err().to_string().contains("no checkpoint yet"));
         fs::write(checkpoints_dir(dir.path()).join("best"), "step-00000001").unwrap();

@@ -15,10 +15,13 @@ const CHECKSUM_PIECE: u64 = 32 << 20;
 pub fn write_error(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
     let path = path.as_ref().to_path_buf();
     move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::failed(format!(
-            "cannot {action} {}: no space is left there ({source}); free some space or choose another directory",
-            path.display()
-        )),
+        // The last is a limit on the size of a process's files (`ulimit -f`).
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Error::failed(format!(
+                "cannot {action} {}: no space is left there ({source}); free some space or choose another directory",
+                path.display()
+            ))
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::failed(format!(
             "cannot {action} {}: this user may not write there ({source}); change the permissions or choose another \
              directory",
@@ -90,6 +93,16 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     #[cfg(not(unix))]
     let _ = path;
     Ok(())
+}
+
+/// The names in a directory; none where there is no such directory.
+pub fn names(dir: &Path) -> Result<Vec<String>> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect())
+            .map_err(Error::io("read", dir)),
+    }
 }
 
 /// Every file under `root`, as paths relative to it, sorted; directories (relative, deepest first) beside them.

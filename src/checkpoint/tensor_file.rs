@@ -10,18 +10,21 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::element::{decode_f32, encode_f32};
 use super::storage;
 use crate::error::{Error, Result, Short};
+use crate::mapped::Mapped;
 
 /// Bytes of the length that stands before the header.
 const LENGTH: usize = 8;
 
-type Produce<'a> = Box<dyn FnOnce() -> Result<Cow<'a, [u8]>> + Send + 'a>;
+/// Takes a tensor's next bytes.
+pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
+
+type Produce<'a> = Box<dyn FnOnce(&mut Sink<'_>) -> Result<()> + Send + 'a>;
 
 /// One tensor to be written. Its bytes are asked for when its turn comes, so that a file of any size needs the memory of
 /// one tensor.
@@ -45,6 +48,16 @@ impl<'a> TensorEntry<'a> {
         dtype: Dtype,
         shape: Vec<usize>,
         produce: impl FnOnce() -> Result<Cow<'a, [u8]>> + Send + 'a,
+    ) -> Self {
+        Self::in_parts(name, dtype, shape, move |sink| sink(&produce()?))
+    }
+
+    /// A tensor whose little-endian bytes `produce` gives to the sink part by part.
+    pub fn in_parts(
+        name: impl Into<String>,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        produce: impl FnOnce(&mut Sink<'_>) -> Result<()> + Send + 'a,
     ) -> Self {
         Self { name: name.into(), dtype, shape, produce: Box::new(produce) }
     }
@@ -84,11 +97,36 @@ impl fmt::Debug for TensorEntry<'_> {
 pub fn write_tensor_file(path: &Path, mut entries: Vec<TensorEntry<'_>>, metadata: &[(&str, &str)]) -> Result<()> {
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.dtype.bitsize()));
     let header = header(path, &entries, metadata)?;
-    let written = write_body(path, &header, entries);
+    let file = File::create(path).map_err(storage::write_error("create", path))?;
+    let written = write_body(path, file, &header, entries);
     if written.is_err() {
         let _ = fs::remove_file(path);
     }
     written
+}
+
+/// As `write_tensor_file`, to a place that a user named: beside it first, so that on an error what stood there still does.
+///
+/// # Errors
+/// As `check_replaceable` and `write_tensor_file`.
+pub fn replace_tensor_file(path: &Path, entries: Vec<TensorEntry<'_>>) -> Result<()> {
+    check_replaceable(path)?;
+    let partial = storage::sibling(path, ".partial");
+    write_tensor_file(&partial, entries, &[])?;
+    storage::rename(&partial, path)
+}
+
+/// # Errors
+/// No folder to write the file in, or something else than a file in its place.
+pub fn check_replaceable(path: &Path) -> Result<()> {
+    let folder = storage::parent(path);
+    if !folder.is_dir() {
+        return Err(Error::file(folder, "there is no such folder: make it, or choose another"));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(Error::file(path, "is there and is no file: choose another name"));
+    }
+    Ok(())
 }
 
 fn header(path: &Path, entries: &[TensorEntry<'_>], metadata: &[(&str, &str)]) -> Result<Vec<u8>> {
@@ -113,27 +151,30 @@ fn header(path: &Path, entries: &[TensorEntry<'_>], metadata: &[(&str, &str)]) -
     Ok(header)
 }
 
-fn write_body(path: &Path, header: &[u8], entries: Vec<TensorEntry<'_>>) -> Result<()> {
+fn write_body(path: &Path, file: File, header: &[u8], entries: Vec<TensorEntry<'_>>) -> Result<()> {
     let failed = || storage::write_error("write", path);
-    let file = File::create(path).map_err(storage::write_error("create", path))?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
     file.write_all(header).map_err(failed())?;
     for entry in entries {
-        let expected = entry.byte_len()?;
-        let bytes = (entry.produce)()?;
-        if bytes.len() != expected {
-            return Err(Error::failed(format!(
-                "tensor {} of shape {:?} and type {} is {expected} bytes, found {}",
-                entry.name,
-                entry.shape,
-                entry.dtype,
-                bytes.len()
-            )));
+        let (expected, mut found) = (entry.byte_len()?, 0);
+        let TensorEntry { name, dtype, shape, produce } = entry;
+        let wrong = |found| {
+            Error::failed(format!(
+                "tensor {name} of shape {shape:?} and type {dtype} is {expected} bytes, found {found}"
+            ))
+        };
+        produce(&mut |bytes| {
+            found += bytes.len();
+            // Nothing is written where it would be in another tensor's place.
+            if found > expected { Err(wrong(found)) } else { file.write_all(bytes).map_err(failed()) }
+        })?;
+        if found != expected {
+            return Err(wrong(found));
         }
-        file.write_all(&bytes).map_err(failed())?;
     }
-    file.flush().map_err(failed())?;
-    file.get_ref().sync_all().map_err(failed())
+    // Not by itself when it is dropped, which would tell nobody of an error.
+    let file = file.into_inner().map_err(|error| failed()(error.into_error()))?;
+    file.sync_all().map_err(failed())
 }
 
 /// A safetensors file, memory-mapped. Its header has been checked: every tensor lies inside the file and none overlaps
@@ -141,7 +182,7 @@ fn write_body(path: &Path, header: &[u8], entries: Vec<TensorEntry<'_>>) -> Resu
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    map: Mapped,
     /// Where the tensors' bytes begin.
     start: usize,
     metadata: Metadata,
@@ -154,9 +195,7 @@ impl TensorFile {
     /// [`Error::File`] that says what is wrong with a file that is truncated, damaged or of another format.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
-        // SAFETY: the map is read-only; like every reader of mapped weights we rely on nobody truncating the file while
-        // it is read. Our own writers never do: they write elsewhere and rename.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let map = Mapped::new(&file, path).map_err(Error::io("read", path))?;
         let (length, metadata) = parse(&map).map_err(|what| {
             Error::file(path, format!("not a whole safetensors file: {what}; fetch or write it again"))
         })?;

@@ -124,5 +124,7 @@ pub fn check_precision<B: DecoderBackend>(device: &B::Device, precision: Precisi
     if B::supports_dtype(device, dtype) {
         return Ok(dtype);
     }
-    Err(Error::input(format!("this device does not compute in {precision}: choose another precision or device")))
+    Err(Error::input(format!(
+        "this device does not compute in {precision}: choose another --precision (every device has fp32), or another device"
+    )))
 }

@@ -174,6 +174,9 @@ impl Task for Bench<'_> {
         let Self { args, config } = self;
         check_precision::<B>(device, args.precision)?;
         let decoder = Decoder::<B>::new(config.architecture(), config.model.seq_len, device, config.train.recompute);
+        let facts = facts(choice, args.precision);
+        facts.check_bindings(&decoder.table)?;
+        facts.check_memory(&config, 1)?;
         let weights = HostBuffers::init(&decoder.arch, &decoder.table, 0);
         let mut state = TrainState::new(&config, &decoder.table, weights, device);
         let batches = RandomTokens { vocab: config.model.vocab as u64 };
@@ -195,8 +198,7 @@ impl Task for Bench<'_> {
         let dropout = MicroBatchDropout::default();
         let activations = decoder.activation_bytes(&state.weights, &inputs, args.micro_batch, dropout);
         let by_part = if args.by_part {
-            let description = facts(choice, args.precision).description;
-            let mut steps = ProfiledSteps::new(0, PROFILED_STEPS, &description);
+            let mut steps = ProfiledSteps::new(0, PROFILED_STEPS, &facts.description);
             for _ in 0..PROFILED_STEPS {
                 steps.next::<B>(device, state.step + 1)?;
                 training_step(&decoder, &mut state, &config, &batches)?;

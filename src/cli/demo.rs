@@ -9,9 +9,10 @@ use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
 
 use super::args::{DemoArgs, Global};
-use super::backend::{Task, facts, with_backend};
+use super::backend::{Task, facts, on_device, with_backend};
 use super::model::HostModel;
 use super::print;
+use crate::checkpoint::storage::{self, write_error};
 use crate::config::Config;
 use crate::data::dataset::Dataset;
 use crate::data::exercises::{self, Exercise, demo_tokenizer_json};
@@ -30,10 +31,10 @@ use crate::train::run::{self, Resume, RunRequest, RunSummary};
 pub const DATA_PATH: &str = "built-in exercises";
 /// Exercises that the model is trained on: more than one epoch of the preset reads.
 const CORPUS: u64 = 75_000;
-/// Of the exercises, one in this many is for validation (by position: they are in random order).
-const VAL_EVERY: u64 = 64;
-/// Held-out exercises that the trained model is given.
+/// Held-out exercises that the trained model is given to solve.
 const HELD_OUT: usize = 96;
+/// Others that the validation loss is measured on.
+const VALIDATION: usize = 1024;
 /// Of which this many are shown.
 const SHOWN: usize = 4;
 /// Longest completion, in tokens.
@@ -41,33 +42,27 @@ const MAX_TOKENS: usize = 96;
 
 pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     let config = configuration(args)?;
-    fs::create_dir_all(&args.out).map_err(Error::io("create", &args.out))?;
-    let data = training_data(args.seed, &args.out)?;
-    // The demo is to be run again and again: an earlier one makes way.
-    remove_earlier(args)?;
-    let request = RunRequest {
-        config,
-        out: args.out.clone(),
-        init_from: None,
-        resume: Resume::Never,
-        max_hours: None,
-        profile: None,
-        group: Arc::new(Alone),
-        overlap: false,
-    };
-    let summary = with_backend(global, Train { request, data: &data })?;
-    if !summary.finished {
-        return Ok(());
+    check_makes_way(&args.out)?;
+    let held_out = exercises::held_out(config.data.seed, HELD_OUT);
+    match with_backend(global, Demo { args, config, held_out: &held_out })? {
+        Some((completions, summary)) => show(&args.out, &held_out, &completions, &summary),
+        None => Ok(()),
     }
-    let tokenizer = data.tokenizer.as_ref();
-    let tokenizer = tokenizer.ok_or_else(|| Error::failed("the demo's data has lost its tokenizer: run it again"))?;
-    let held_out = exercises::held_out(args.seed, HELD_OUT);
-    eprintln!("completing {HELD_OUT} exercises that it has not seen");
-    let completions = with_backend(global, Solve { args, tokenizer, exercises: &held_out })?;
-    show(args, &held_out, &completions, &summary)
+}
+
+/// The end of a demo that was stopped and has gone on by `trainer train --resume`.
+pub fn end(out: &Path, seed: u64, summary: &RunSummary, choice: &Choice, global: &Global) -> Result<()> {
+    let held_out = exercises::held_out(seed, HELD_OUT);
+    let completions = on_device(choice, global, Solve { out, held_out: &held_out })?;
+    show(out, &held_out, &completions, summary)
 }
 
 fn configuration(args: &DemoArgs) -> Result<Config> {
+    if args.sets.iter().any(|set| set.starts_with("data.path")) {
+        return Err(Error::input(
+            "the demo trains on its own exercises, not on data.path: use trainer train --data for others",
+        ));
+    }
     let mut sets = vec![format!("data.seed={}", args.seed), format!("train.seed={}", args.seed)];
     sets.extend(args.steps.map(|steps| format!("train.steps={steps}")));
     sets.extend(args.sets.iter().cloned());
@@ -95,16 +90,19 @@ fn demo_tokenizer(out: &Path) -> Result<Tokenizer> {
 }
 
 fn corpus(seed: u64, tokenizer: Tokenizer) -> Result<TrainingData> {
-    let (mut train, mut val) = (Vec::new(), Vec::new());
-    let end = tokenizer.end_of_text() as u16;
-    let mut ids = Vec::new();
-    for (i, document) in exercises::corpus(seed, CORPUS).enumerate() {
-        ids.clear();
-        tokenizer.encode_into(&document, &mut ids)?;
-        let split = if (i as u64).is_multiple_of(VAL_EVERY) { &mut val } else { &mut train };
-        split.extend(ids.iter().map(|id| *id as u16));
-        split.push(end);
-    }
+    let encode = |documents: &mut dyn Iterator<Item = String>| -> Result<Vec<u16>> {
+        let (mut tokens, mut ids) = (Vec::new(), Vec::new());
+        for document in documents {
+            ids.clear();
+            tokenizer.encode_into(&document, &mut ids)?;
+            ids.push(tokenizer.end_of_text());
+            tokens.extend(ids.iter().map(|id| *id as u16));
+        }
+        Ok(tokens)
+    };
+    let train = encode(&mut exercises::corpus(seed, CORPUS))?;
+    let held_out = exercises::held_out(seed, HELD_OUT + VALIDATION);
+    let val = encode(&mut held_out.iter().skip(HELD_OUT).map(Exercise::document))?;
     let vocab = Some(tokenizer.vocab_size());
     Ok(TrainingData {
         train: Arc::new(Dataset::from_tokens(train, vocab)?),
@@ -113,58 +111,88 @@ fn corpus(seed: u64, tokenizer: Tokenizer) -> Result<TrainingData> {
     })
 }
 
-fn remove_earlier(args: &DemoArgs) -> Result<()> {
-    let checkpoints = args.out.join("checkpoints");
-    if checkpoints.exists() {
-        eprintln!("replacing the earlier demo in {}", args.out.display());
-        fs::remove_dir_all(&checkpoints).map_err(Error::io("remove", &checkpoints))?;
+/// The demo is to be run again and again, and an earlier one makes way; nothing else does.
+///
+/// # Errors
+/// A folder that holds something else than a demo.
+fn check_makes_way(out: &Path) -> Result<()> {
+    let configuration = out.join(run::CONFIG);
+    let of_a_demo = match fs::metadata(&configuration) {
+        Ok(_) => run::stored_config(out, &[])?.data.path.as_os_str() == DATA_PATH,
+        // What a demo writes before its configuration.
+        Err(_) => storage::names(out)?.iter().all(|name| ["tokenizer.json", ".lock"].contains(&name.as_str())),
+    };
+    if of_a_demo {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::file(out, "holds something else than a demo, which a demo does not replace: choose another --out"))
 }
 
-struct Train<'a> {
-    request: RunRequest,
-    data: &'a TrainingData,
-}
-
-impl Task for Train<'_> {
-    type Output = RunSummary;
-
-    fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<RunSummary> {
-        let facts = facts(choice, self.request.config.train.precision);
-        run::run::<B>(self.request, self.data, device, &facts)
-    }
-}
-
-struct Solve<'a> {
+/// Trains, then lets the model solve the exercises; no completions where the training was stopped.
+struct Demo<'a> {
     args: &'a DemoArgs,
-    tokenizer: &'a Tokenizer,
-    exercises: &'a [Exercise],
+    config: Config,
+    held_out: &'a [Exercise],
+}
+
+impl Task for Demo<'_> {
+    type Output = Option<(Vec<String>, RunSummary)>;
+
+    fn run<B: DecoderBackend>(self, device: &B::Device, choice: &Choice) -> Result<Self::Output> {
+        let Self { args, config, held_out } = self;
+        fs::create_dir_all(&args.out).map_err(write_error("create", &args.out))?;
+        let data = training_data(config.data.seed, &args.out)?;
+        let facts = facts(choice, config.train.precision);
+        let request = RunRequest {
+            config,
+            out: args.out.clone(),
+            init_from: None,
+            resume: Resume::Replace,
+            max_hours: None,
+            profile: None,
+            group: Arc::new(Alone),
+            overlap: false,
+        };
+        let summary = run::run::<B>(request, &data, device, &facts)?;
+        if !summary.finished {
+            return Ok(None);
+        }
+        Ok(Some((Solve { out: &args.out, held_out }.run::<B>(device, choice)?, summary)))
+    }
+}
+
+/// Lets the trained model complete exercises.
+struct Solve<'a> {
+    out: &'a Path,
+    held_out: &'a [Exercise],
 }
 
 impl Task for Solve<'_> {
     type Output = Vec<String>;
 
     fn run<B: DecoderBackend>(self, device: &B::Device, _: &Choice) -> Result<Vec<String>> {
-        let model = HostModel::load(&self.args.out)?;
+        let Self { out, held_out } = self;
+        let tokenizer = demo_tokenizer(out)?;
+        eprintln!("completing {} exercises that it has not seen", held_out.len());
+        let model = HostModel::load(out)?;
         let seq = model.arch.context;
         let (decoder, weights) = model.upload::<B>(device, seq)?;
         let prompts: Vec<Vec<u32>> =
-            self.exercises.iter().map(|exercise| self.tokenizer.encode(&exercise.prompt)).collect::<Result<_>>()?;
+            held_out.iter().map(|exercise| tokenizer.encode(&exercise.prompt)).collect::<Result<_>>()?;
         let generation = Generation {
             max_tokens: MAX_TOKENS,
-            end_of_text: Some(self.tokenizer.end_of_text()),
+            end_of_text: Some(tokenizer.end_of_text()),
             sampling: Sampling::GREEDY,
             streams: Vec::new(),
             batch: Generation::BATCH,
             cache: true,
         };
         let (completions, _) = complete(&decoder, &weights, &prompts, &generation, |_, _| Next::Continue)?;
-        completions.iter().map(|completion| self.tokenizer.decode(&completion.tokens)).collect()
+        completions.iter().map(|completion| tokenizer.decode(&completion.tokens)).collect()
     }
 }
 
-fn show(args: &DemoArgs, held_out: &[Exercise], completions: &[String], summary: &RunSummary) -> Result<()> {
+fn show(out: &Path, held_out: &[Exercise], completions: &[String], summary: &RunSummary) -> Result<()> {
     let verdicts = match Python::find() {
         Some(python) => {
             let jobs = std::thread::available_parallelism().map_or(1, usize::from);
@@ -198,6 +226,6 @@ fn show(args: &DemoArgs, held_out: &[Exercise], completions: &[String], summary:
         "\n{share}\ntrained {} steps in {}{val_loss}\ntry it: trainer generate --model {} --prompt 'def add(a, b):'\n",
         summary.step,
         duration(summary.seconds),
-        args.out.display()
+        out.display()
     ))
 }

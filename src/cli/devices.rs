@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
-use trainer_backends::discovery::{DeviceInfo, Missing, Request, Survey};
+use trainer_backends::discovery::{DeviceInfo, Kind, Missing, Request, Survey};
 
 use super::args::{DevicesArgs, Global};
 use crate::error::Result;
@@ -148,7 +148,11 @@ fn with_host_memory(mut survey: Survey) -> Survey {
     // In a container, its limit and not the machine's memory is what can be had.
     let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
     let total = system.total_memory().min(limit);
-    for device in survey.cpu.devices.iter_mut().chain(survey.wgpu.devices.iter_mut().filter(|device| device.software)) {
+    // Software computes in it, and a GPU of the processor has no other; of such a one Metal tells no size.
+    let in_host_memory = |device: &&mut DeviceInfo| {
+        device.software || (device.kind == Kind::Integrated && device.memory_bytes.is_none())
+    };
+    for device in survey.cpu.devices.iter_mut().chain(survey.wgpu.devices.iter_mut().filter(in_host_memory)) {
         device.memory_bytes = Some(total).filter(|bytes| *bytes > 0).or(device.memory_bytes);
     }
     survey

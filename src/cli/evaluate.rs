@@ -39,6 +39,10 @@ pub fn run(args: &EvaluateArgs, global: &Global) -> Result<()> {
     let seq = args.seq_len.unwrap_or(whole.min(model.arch.context as u64) as usize);
     let windows = Windows::new(tokens, seq, args.stride.unwrap_or(seq), tail)?;
     let Loss { nats, tokens } = with_backend(global, Evaluate { args, model, dataset: &given.dataset, windows, seq })?;
+    if !nats.is_finite() {
+        let what = "its loss is not a finite number: look for damaged or diverged weights with `trainer verify`";
+        return Err(Error::failed(format!("{}: {what}", args.model.display())));
+    }
     let bytes = given.bytes(tokens)?;
     let bits_per_byte = bytes.filter(|bytes| *bytes > 0).map(|bytes| nats * tokens as f64 / 2f64.ln() / bytes as f64);
     let perplexity = nats.exp();
@@ -48,9 +52,9 @@ pub fn run(args: &EvaluateArgs, global: &Global) -> Result<()> {
             "seq_len": seq, "stride": args.stride.unwrap_or(seq),
         }));
     }
-    let bits = bits_per_byte.map_or_else(String::new, |bits| format!(", {bits:.4} bits a byte"));
+    let bits = bits_per_byte.map_or_else(String::new, |bits| format!(", {bits:.4} bits per byte"));
     let text = bytes.map_or_else(String::new, |bytes| format!(" ({bytes} bytes)"));
-    print(&format!("loss {nats:.4} nats a token, perplexity {perplexity:.3}{bits}, over {tokens} tokens{text}\n"))
+    print(&format!("loss {nats:.4} nats per token, perplexity {perplexity:.3}{bits}, over {tokens} tokens{text}\n"))
 }
 
 /// What to evaluate on.
@@ -84,7 +88,7 @@ impl Given {
             true => std::io::stdin().lock().read_to_end(&mut bytes).map(|_| ()),
             false => fs::read(path).map(|read| bytes = read),
         }
-        .map_err(Error::io("read", name))?;
+        .map_err(Error::input_file("read", name))?;
         let text = String::from_utf8(bytes).map_err(|_| Error::file(name, "is not UTF-8: expected text"))?;
         if text.is_empty() {
             return Err(Error::file(name, "is empty: expected text"));
@@ -114,7 +118,7 @@ impl Given {
 
     fn check_vocab(&self, args: &EvaluateArgs, vocab: usize) -> Result<()> {
         if self.text_bytes.is_none() {
-            return self.dataset.check_vocab(vocab);
+            return self.dataset.check_vocab_of_trained(vocab);
         }
         match usize::from(self.dataset.highest_id()) {
             highest if highest >= vocab => Err(Error::file(
@@ -152,7 +156,7 @@ fn is_tokens(path: &Path) -> Result<bool> {
         return Ok(entries.any(|entry| entry.ends_with(MANIFEST) || is_bin(&entry)));
     }
     let mut start = [0; 4];
-    let read = File::open(path).map_err(Error::io("open", path))?.read_exact(&mut start);
+    let read = File::open(path).map_err(Error::input_file("open", path))?.read_exact(&mut start);
     Ok(is_bin(&path.to_path_buf()) || (read.is_ok() && shard::is_magic(start)))
 }
 

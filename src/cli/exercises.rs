@@ -50,7 +50,9 @@ fn write_lines(path: &Path, lines: impl Iterator<Item = Value>) -> Result<()> {
 /// An exercise in HumanEval's format (Chen et al., 2021).
 fn problem(index: usize, exercise: &Exercise) -> Value {
     let name = exercise.prompt.trim_start_matches("def ").split('(').next().unwrap_or_default();
-    let assertions: String = exercise.tests.lines().map(|line| format!("    {line}\n")).collect();
+    // HumanEval's tests call what they are given.
+    let call = |line: &str| line.replacen(&format!("{name}("), "candidate(", 1);
+    let assertions: String = exercise.tests.lines().map(|line| format!("    {}\n", call(line))).collect();
     json!({
         "task_id": format!("Exercises/{index}"),
         "prompt": exercise.prompt,

@@ -28,7 +28,8 @@ pub fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
         ));
     }
     let (completed, pace) = with_backend(global, Generate { args, model, tokenizer: &tokenizer, prompts: &prompts })?;
-    eprintln!("{}", told(&pace));
+    let generated = completed.iter().map(|completed| completed.tokens.len()).sum();
+    eprintln!("{}", told(generated, &pace));
     let prompt_of = |i: usize| &prompts[i / args.samples];
     if args.json {
         let completions: Vec<_> = completed
@@ -51,12 +52,14 @@ pub fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
     Ok(())
 }
 
-fn told(pace: &Pace) -> String {
-    let prompts = format!("prompts: {} tokens, {:.0} tokens/s", pace.prompt_tokens, pace.prompt_tokens_per_s());
-    if pace.tokens == 0 {
-        return prompts;
-    }
-    format!("{prompts}; completions: {} tokens, {:.1} tokens/s", pace.tokens, pace.tokens_per_s())
+/// The rate is that of tokens behind each prompt's first, which comes with the prompt.
+fn told(generated: usize, pace: &Pace) -> String {
+    let read = format!("read {} tokens, {:.0} tokens/s", pace.prompt_tokens, pace.prompt_tokens_per_s());
+    let rate = match pace.tokens {
+        0 => String::new(),
+        _ => format!(", {:.1} tokens/s", pace.tokens_per_s()),
+    };
+    format!("{read}; generated {generated} tokens{rate}")
 }
 
 fn read_prompts(args: &GenerateArgs) -> Result<Vec<String>> {
@@ -74,7 +77,8 @@ fn read_prompts(args: &GenerateArgs) -> Result<Vec<String>> {
 
 fn read_prompt(path: &Path) -> Result<String> {
     if path.as_os_str() != "-" {
-        return fs::read_to_string(path).map_err(Error::io("read", path));
+        let bytes = fs::read(path).map_err(Error::input_file("read", path))?;
+        return String::from_utf8(bytes).map_err(|_| Error::file(path, "is not UTF-8: expected text"));
     }
     let mut prompt = String::new();
     io::stdin().read_to_string(&mut prompt).map_err(Error::io("read", "standard input"))?;
@@ -103,8 +107,16 @@ impl Task for Generate<'_> {
         let seq = model.arch.context;
         let (decoder, weights) = model.upload_as::<B>(device, seq, dtype)?;
         let mut tokens = Vec::new();
-        for prompt in prompts {
-            tokens.extend(vec![tokenizer.encode(prompt)?; args.samples]);
+        for (i, prompt) in prompts.iter().enumerate() {
+            let prompt = tokenizer.encode(prompt)?;
+            if prompt.len() > seq {
+                eprintln!(
+                    "prompt {} has {} tokens, more than the model's context of {seq}: only its end is read",
+                    i + 1,
+                    prompt.len()
+                );
+            }
+            tokens.extend(vec![prompt; args.samples]);
         }
         let generation = Generation {
             max_tokens: args.max_tokens,

@@ -39,6 +39,7 @@ use args::{Cli, Command, ConfigArgs, Global};
 /// Parses the command line, runs one command and returns the process's exit code: 0 done, 1 failed, 2 wrong usage or input.
 pub fn run() -> u8 {
     quiet_graphics_drivers();
+    refuse_long_files_quietly();
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         // Of several ranks one explains.
@@ -121,5 +122,15 @@ fn quiet_graphics_drivers() {
     if cfg!(target_os = "linux") && ["XDG_RUNTIME_DIR", "DISPLAY", "MESA_VK_DEVICE_SELECT"].into_iter().all(unset) {
         // SAFETY: called first in the process, before any other thread could read the environment.
         unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
+/// Beyond a limit on the size of files (`ulimit -f`) a write is to fail, which has a sentence, and not to end the process.
+fn refuse_long_files_quietly() {
+    #[cfg(unix)]
+    {
+        use nix::sys::signal::{SigHandler, Signal, signal};
+        // SAFETY: no handler is installed. Where this fails, such a write ends the process as it does everywhere.
+        let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
     }
 }

@@ -5,7 +5,9 @@ use serde_json::json;
 use super::args::{Global, PrepareArgs};
 use super::{print, print_json};
 use crate::data::prepare::{self, Bar, PrepareOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::exit;
+use crate::report::voice::say;
 
 pub fn run(args: &PrepareArgs, _: &Global) -> Result<()> {
     let options = PrepareOptions {
@@ -20,6 +22,7 @@ pub fn run(args: &PrepareArgs, _: &Global) -> Result<()> {
         threads: 0,
     };
     let bar = Bar::new();
+    end_on_signals(bar.clone())?;
     let summary = prepare::run(&options, |progress| bar.show(progress));
     bar.clear();
     let summary = summary?;
@@ -37,4 +40,37 @@ pub fn run(args: &PrepareArgs, _: &Global) -> Result<()> {
         "seconds": summary.elapsed.as_secs_f64(),
         "warnings": summary.warnings,
     }))
+}
+
+/// Has Ctrl-C and SIGTERM end the process with nothing left behind.
+fn end_on_signals(bar: Bar) -> Result<()> {
+    let end = move |code| {
+        prepare::abandon(|| {
+            bar.clear();
+            say("interrupted: nothing was written");
+            exit::at_once(code)
+        });
+    };
+    let cannot = |why: String| Error::failed(format!("cannot listen for signals: {why}"));
+    #[cfg(unix)]
+    {
+        use nix::sys::signal::{SigSet, Signal};
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGINT);
+        signals.add(Signal::SIGTERM);
+        // For this thread and those that it starts, so that the signals wait for the thread below.
+        signals.thread_block().map_err(|error| cannot(error.to_string()))?;
+        // As shells report them: 130 and 143.
+        let listen = move || {
+            if let Ok(signal) = signals.wait() {
+                end(128 + signal as u8);
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(|error| cannot(error.to_string()))?;
+        Ok(())
+    }
+    #[cfg(not(unix))]
+    {
+        ctrlc::set_handler(move || end(130)).map_err(|error| cannot(error.to_string()))
+    }
 }

@@ -36,7 +36,11 @@ pub fn run(args: &ReportArgs, _: &Global) -> Result<()> {
 fn watch(args: &ReportArgs) -> Result<()> {
     let live = LiveReport::listen(args.runs.clone(), args.port)?;
     print(&format!("{}\n", live.url()))?;
-    eprintln!("the report of {} run(s), for this machine alone; Ctrl-C ends it", args.runs.len());
+    let runs = match args.runs.len() {
+        1 => "one run".to_owned(),
+        several => format!("{several} runs"),
+    };
+    eprintln!("the report of {runs}, for this machine alone; Ctrl-C ends it");
     live.serve();
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! `trainer train`
 
+use std::collections::BTreeMap;
+
 use trainer_backends::DecoderBackend;
 use trainer_backends::discovery::Choice;
 
@@ -38,6 +40,7 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<u8> {
     let Ok((config, data, choice)) = ready else {
         return Err(Error::failed("the ranks disagree on whether this rank has failed"));
     };
+    let demo_seed = (config.data.path.as_os_str() == demo::DATA_PATH).then_some(config.data.seed);
     let (out, init_from) = (args.out.clone(), args.init_from.clone());
     let group = ranks::on_device(group, &choice, args)?;
     let (resume, max_hours, profile) = (args.resume, args.max_hours, args.profile);
@@ -55,6 +58,9 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<u8> {
     let summary = on_device(&choice, global, Train { request, data: &data })?;
     if args.json && group.rank() == 0 {
         print_json(&summary)?;
+    }
+    if let Some(seed) = demo_seed.filter(|_| summary.finished && group.size() == 1 && !args.json) {
+        demo::end(&args.out, seed, &summary, &choice, global)?;
     }
     Ok(summary.stopped.map_or(0, |stop| stop.exit_code()))
 }
@@ -100,10 +106,12 @@ fn configuration(args: &TrainArgs) -> Result<Config> {
     };
     let mut config = match args.resume {
         Resume::Always if stored || !named => {
+            let before = stored_config(&args.out, &[])?;
             let stored = stored_config(&args.out, &args.config.sets)?;
             if named {
                 refuse_changes(&stored, &asked()?, "the run has another configuration than the options")?;
             }
+            tell_changes(&before, &stored)?;
             stored
         }
         // Nobody has said that this is to be that run: then nothing of it may differ.
@@ -146,20 +154,43 @@ fn refuse_changes(stored: &Config, asked: &Config, what: &str) -> Result<()> {
     if *stored == asked {
         return Ok(());
     }
-    let (stored, asked) = (stored.to_toml()?, asked.to_toml()?);
-    let mut table = "";
-    let mut changes = Vec::new();
-    for (stored, asked) in stored.lines().zip(asked.lines()) {
-        if let Some(name) = stored.strip_prefix('[') {
-            table = name.trim_end_matches(']');
-        } else if stored != asked {
-            changes.push(format!("{table}.{stored} there, {asked} asked for"));
-        }
-    }
+    let changes = changes(stored, &asked)?;
+    let changes = changes.iter().map(|(key, [there, here])| format!("{key} = {there} there, {here} asked for"));
+    let changes: Vec<String> = changes.collect();
     Err(Error::input(format!(
         "{what} ({}): go on with it by --resume alone, or with --set for what is to change; or choose another --out",
         changes.join("; ")
     )))
+}
+
+/// The keys, as `--set` names them, whose values differ, with both.
+fn changes(stored: &Config, asked: &Config) -> Result<BTreeMap<String, [String; 2]>> {
+    let mut values: BTreeMap<String, [String; 2]> = BTreeMap::new();
+    for (side, config) in [stored, asked].into_iter().enumerate() {
+        let toml: toml::Table = toml::from_str(&config.to_toml()?)
+            .map_err(|error| Error::failed(format!("a configuration cannot be read back: {error}")))?;
+        for (table, keys) in toml.iter().filter_map(|(table, keys)| Some((table, keys.as_table()?))) {
+            for (key, value) in keys {
+                let values = values.entry(format!("{table}.{key}")).or_insert_with(|| ["unset".into(), "unset".into()]);
+                values[side] = value.to_string();
+            }
+        }
+    }
+    values.retain(|_, [there, here]| there != here);
+    Ok(values)
+}
+
+/// Says with what a run goes on that it did not begin with.
+fn tell_changes(stored: &Config, now: &Config) -> Result<()> {
+    for (key, [before, now]) in changes(stored, now)? {
+        let note = match key.as_str() {
+            "train.batch" => "; step s reads the sequences from (s - 1) x batch on, so the place in the data moves",
+            "data.seed" => "; the order of the sequences is another one",
+            _ => "",
+        };
+        say(&format!("going on with {key} = {now} ({before} before){note}"));
+    }
+    Ok(())
 }
 
 struct Train<'a> {

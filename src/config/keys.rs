@@ -49,7 +49,7 @@ const fn from(min: f64, max: f64) -> Kind {
 /// TOML integers are signed, so that a larger seed could not be written back.
 const SEED: Kind = whole(0, i64::MAX as u64);
 /// Steps are written with eight digits in checkpoint names.
-const MAX_STEPS: u64 = 99_999_999;
+pub const MAX_STEPS: u64 = 99_999_999;
 /// The upper bounds of sizes keep every product of them (parameters, FLOPs, bytes) within u64.
 const MAX_SIZE: u64 = 1 << 24;
 const MAX_REAL: f64 = f32::MAX as f64;

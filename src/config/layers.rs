@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -67,7 +68,14 @@ impl Layers {
     }
 
     pub fn add_file(&mut self, path: &Path) -> Result<()> {
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                Error::file(path, "there is no such file: give --config an existing file, or --preset NAME")
+            }
+            io::ErrorKind::InvalidData => Error::file(path, "is not UTF-8: expected a configuration file (TOML)"),
+            _ if path.is_dir() => Error::file(path, "is a folder: expected a configuration file (TOML)"),
+            _ => Error::io("read", path)(error),
+        })?;
         self.add_text(&text, Origin::File(path.to_path_buf()))
     }
 

@@ -1,7 +1,7 @@
 //! The configuration of a run: presets, then a file, then `--set table.key=value`, resolved into one validated struct.
 //!
 //! What is written (`parsed`: everything optional) and what is used (`Config`: no options left) are two types.
-//! DESIGN section 7 names the tables; `keys` holds what each key may be.
+//! README's table of configuration keys says what each is for; `keys` holds what each may be.
 
 mod keys;
 mod layers;
@@ -17,6 +17,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use keys::MAX_STEPS;
 pub use layers::preset_names;
 pub use precision::Precision;
 pub use recompute::Recompute;
@@ -155,7 +156,8 @@ impl Config {
     /// # Errors
     /// `Error::Input` for an unknown preset, table or key (the nearest name is suggested), for a value of the wrong type
     /// or out of range (key, value, origin and what is allowed are named), for a required key that is missing and for
-    /// keys that contradict each other; `Error::Io` if the file cannot be read.
+    /// keys that contradict each other; `Error::File` for a file that is not there or no text; `Error::Io` if it cannot be
+    /// read.
     pub fn resolve(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<Self> {
         if preset.is_none() && file.is_none() {
             let names: Vec<_> = preset_names().collect();

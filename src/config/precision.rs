@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// IEEE binary32.
+    /// 32-bit floats (IEEE binary32).
     Fp32,
-    /// IEEE binary16, with a dynamic loss scale.
+    /// 16-bit floats (IEEE binary16); training has a dynamic loss scale.
     Fp16,
     /// bfloat16: binary32's range with 8 bits of precision.
     Bf16,

@@ -11,7 +11,7 @@ pub enum Recompute {
     None,
     /// What costs one pass over memory: layer norm and GELU. A third less is kept in fp16.
     Activation,
-    /// The whole block, from its input: a third more products.
+    /// The whole block, from its input: about a fifth more products.
     Block,
 }
 

@@ -161,9 +161,18 @@ fn files_with_wrong_structure_are_refused() {
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(part), "{error}");
     }
-    let missing = Config::resolve(None, Some(Path::new("/no/such/file.toml")), &[]).unwrap_err();
-    assert_eq!(missing.exit_code(), 2);
-    assert!(missing.to_string().contains("/no/such/file.toml"));
+    let unreadable = |path: &Path| {
+        let error = Config::resolve(None, Some(path), &[]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    let missing = unreadable(Path::new("/no/such/file.toml"));
+    assert!(missing.contains("/no/such/file.toml: there is no such file") && missing.contains("--preset"), "{missing}");
+    let folder = tempfile::tempdir().unwrap();
+    assert!(unreadable(folder.path()).contains("is a folder"));
+    let binary = folder.path().join("binary.toml");
+    std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+    assert!(unreadable(&binary).contains("is not UTF-8"));
 }
 
 #[test]

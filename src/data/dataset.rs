@@ -1,6 +1,7 @@
 //! One split of a data set: a row of memory-mapped shards that reads as one array of tokens.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,9 +49,15 @@ impl Dataset {
     /// names, or one shard (which is then the whole split).
     ///
     /// # Errors
-    /// Nothing there, a missing or damaged shard, a split without tokens, shards of different tokenizers.
+    /// Nothing there, a damaged shard, a split without tokens, shards of different tokenizers; `Error::Failed` for a shard
+    /// that the manifest lists and that is missing.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
-        let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
+        let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                Error::file(path, "there is no such file or folder: name what `trainer prepare` wrote")
+            }
+            _ => Error::io("open", path)(error),
+        })?;
         if !metadata.is_dir() {
             return Self::from_shards(path, vec![TokenShard::open(path)?]);
         }
@@ -166,35 +173,40 @@ impl Dataset {
         }
     }
 
-    /// Checks that every id is below `vocab`, a model's vocabulary. Shards of ours say so in their header; others are read.
+    /// Checks that every id is below `vocab`, the vocabulary of a model that is still to be made. Shards of ours say so in
+    /// their header; others are read.
+    ///
+    /// # Errors
+    /// An id, or a vocabulary, that the model would not have.
+    pub fn check_vocab(&self, vocab: usize) -> Result<()> {
+        self.check_ids(vocab, |needed| {
+            format!("set model.vocab to at least {needed}, or prepare the data with another tokenizer")
+        })
+    }
+
+    /// As `check_vocab`, of a model that is made already: its vocabulary is what it is.
     ///
     /// # Errors
     /// An id, or a vocabulary, that the model does not have.
-    pub fn check_vocab(&self, vocab: usize) -> Result<()> {
-        if let Some(own) = self.vocab_size() {
-            if own <= vocab {
-                return Ok(());
-            }
-            return Err(Error::file(
-                &self.source,
-                format!(
-                    "was prepared with a vocabulary of {own} ids, but the model has {vocab}: set model.vocab to at least \
-                     {own}, or prepare the data with another tokenizer"
-                ),
-            ));
-        }
-        let highest = self.highest_id();
-        if usize::from(highest) < vocab {
+    pub fn check_vocab_of_trained(&self, vocab: usize) -> Result<()> {
+        self.check_ids(vocab, |_| {
+            "prepare the data with the model's own tokenizer (`trainer prepare --tokenizer MODEL/tokenizer.json`)"
+                .into()
+        })
+    }
+
+    /// `advice`: what to do where the data needs this many ids, and the model has fewer.
+    fn check_ids(&self, vocab: usize, advice: impl FnOnce(usize) -> String) -> Result<()> {
+        let own = self.vocab_size();
+        let needed = own.unwrap_or_else(|| usize::from(self.highest_id()) + 1);
+        if needed <= vocab {
             return Ok(());
         }
-        Err(Error::file(
-            &self.source,
-            format!(
-                "holds token id {highest}, but the model's vocabulary has only {vocab} ids: set model.vocab to at least {}, \
-                 or use data made with the model's tokenizer",
-                usize::from(highest) + 1
-            ),
-        ))
+        let what = match own {
+            Some(own) => format!("was prepared with a vocabulary of {own} ids, but the model has {vocab}"),
+            None => format!("holds token id {}, but the model's vocabulary has only {vocab} ids", needed - 1),
+        };
+        Err(Error::file(&self.source, format!("{what}: {}", advice(needed))))
     }
 
     /// The highest id in the data. Reads all of it.
@@ -243,13 +255,18 @@ fn shards_of_manifest(dir: &Path, manifest: &Manifest, split: Split) -> Result<V
             dir,
             match split {
                 Split::Train => "has no training tokens: prepare it from more text".to_string(),
-                Split::Val => "has no validation part: prepare it again with --val-fraction above 0 and at least two \
-                               documents, or train with validation.every = 0"
+                Split::Val => "has no validation part: run `trainer prepare` again with at least two documents and \
+                               --val-fraction above 0, or train with --set validation.every=0"
                     .to_string(),
             },
         ));
     }
-    part.shards.iter().map(|entry| open_listed(dir, entry)).collect()
+    let open = |entry: &ShardEntry| match open_listed(dir, entry) {
+        // What was there once has gone: nothing that was given is wrong.
+        Err(error) if !dir.join(&entry.file).exists() => Err(Error::failed(error.to_string())),
+        opened => opened,
+    };
+    part.shards.iter().map(open).collect()
 }
 
 /// The shard that a manifest lists, known by its header to be that one and no other.
@@ -283,15 +300,41 @@ pub fn open_listed(dir: &Path, entry: &ShardEntry) -> Result<TokenShard> {
     ))
 }
 
+/// Whether a file's name has a split's name as a word: between other signs than letters, digits behind it aside.
+fn is_named(name: &str, split: Split) -> bool {
+    let names: &[&str] = match split {
+        Split::Train => &["train", "training"],
+        Split::Val => &["val", "valid", "validation"],
+    };
+    let words = name.split(|c: char| !c.is_alphanumeric());
+    words
+        .map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()))
+        .any(|word| names.iter().any(|name| word.eq_ignore_ascii_case(name)))
+}
+
 /// The .bin files with the split's name in theirs, in the order of their names.
 fn shards_by_name(dir: &Path, split: Split) -> Result<Vec<TokenShard>> {
-    let mut paths = Vec::new();
+    let (mut paths, mut others) = (Vec::new(), false);
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let path = entry.map_err(Error::io("read", dir))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".bin") && name.contains(split.name()) {
-            paths.push(path);
+        if !name.ends_with(".bin") {
+            continue;
         }
+        match (is_named(&name, Split::Train), is_named(&name, Split::Val)) {
+            (true, true) => {
+                let what = "has both train and val in its name: rename it, so that it belongs to one of them";
+                return Err(Error::file(&path, what));
+            }
+            (train, val) if train && split == Split::Train || val && split == Split::Val => paths.push(path),
+            _ => others = true,
+        }
+    }
+    if paths.is_empty() && others && split == Split::Val {
+        return Err(Error::file(
+            dir,
+            "has no validation part: add .bin shards with val in their names, or train with --set validation.every=0",
+        ));
     }
     if paths.is_empty() {
         return Err(Error::file(
@@ -304,7 +347,17 @@ fn shards_by_name(dir: &Path, split: Split) -> Result<Vec<TokenShard>> {
         ));
     }
     paths.sort();
-    paths.iter().map(|path| TokenShard::open(path)).collect()
+    let shards = paths.iter().map(|path| TokenShard::open(path)).collect::<Result<Vec<_>>>()?;
+    // Ours come with a manifest, which is written last.
+    if shards.iter().any(|shard| shard.meta().is_some()) {
+        return Err(Error::file(
+            dir,
+            format!(
+                "holds shards of `trainer prepare` without their {MANIFEST}: the data set is not whole; prepare it again"
+            ),
+        ));
+    }
+    Ok(shards)
 }
 
 #[cfg(test)]

@@ -8,9 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-
 use crate::error::{Error, Result};
+use crate::mapped::Mapped;
 
 /// llm.c's magic number, word 0.
 const MAGIC: u32 = 20_240_520;
@@ -86,7 +85,7 @@ fn word(header: &[u8], index: usize) -> u32 {
 /// A memory-mapped shard.
 pub struct TokenShard {
     path: PathBuf,
-    map: Mmap,
+    map: Mapped,
     tokens: u64,
     meta: Option<(ShardMeta, u32)>,
 }
@@ -109,9 +108,7 @@ impl TokenShard {
                 ),
             ));
         }
-        // SAFETY: the map is read-only. If another process shortens or rewrites the file meanwhile, the tokens read are
-        // unspecified (or the process gets SIGBUS): u16 has no invalid values, and nothing borrows from the map for long.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let map = Mapped::new(&file, path).map_err(Error::io("map", path))?;
         let tokens = check_container(path, &map[..HEADER_BYTES], length)?;
         let meta = our_words(path, &map[..HEADER_BYTES])?;
         Ok(Self { path: path.to_path_buf(), map, tokens, meta })
@@ -181,7 +178,10 @@ fn check_container(path: &Path, header: &[u8], length: u64) -> Result<u64> {
     if magic != MAGIC {
         return Err(Error::file(
             path,
-            format!("expected a token shard (magic {MAGIC}), found magic {magic}: this is some other kind of file"),
+            format!(
+                "expected a token shard (magic {MAGIC}), found magic {magic}: this is some other kind of file; if it holds \
+                 text, run `trainer prepare` on it first"
+            ),
         ));
     }
     if version == VERSION_U32 {

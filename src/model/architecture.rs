@@ -73,6 +73,23 @@ impl Architecture {
         Ok(())
     }
 
+    /// The keys of `[model]` in which this decoder and another differ, with the value of each.
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        let whole = [
+            ("layers", self.layers, other.layers),
+            ("hidden", self.hidden, other.hidden),
+            ("heads", self.heads, other.heads),
+            ("mlp", self.mlp, other.mlp),
+            ("vocab", self.vocab, other.vocab),
+            ("rotary_dim", self.rotary_dim, other.rotary_dim),
+            ("seq_len", self.context, other.context),
+        ]
+        .map(|(key, this, other)| Difference { key, this: this.to_string(), other: other.to_string() });
+        let real = [("rope_theta", self.rope_theta, other.rope_theta), ("norm_eps", self.norm_eps, other.norm_eps)]
+            .map(|(key, this, other)| Difference { key, this: format!("{this:?}"), other: format!("{other:?}") });
+        whole.into_iter().chain(real).filter(|difference| difference.this != difference.other).collect()
+    }
+
     /// Number of weights and biases.
     pub fn parameters(&self) -> u64 {
         let (c, f, v, l) = (self.hidden as u64, self.mlp as u64, self.vocab as u64, self.layers as u64);
@@ -93,6 +110,33 @@ impl Architecture {
     }
 }
 
+/// A key of `[model]` and its two values, as a configuration has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Without the table's name: `layers`.
+    pub key: &'static str,
+    pub this: String,
+    pub other: String,
+}
+
+impl Difference {
+    /// "layers 4, hidden 128", and the same of the other decoder.
+    pub fn told(differences: &[Self]) -> [String; 2] {
+        let listed = |value: fn(&Self) -> &str| {
+            let values: Vec<_> = differences.iter().map(|found| format!("{} {}", found.key, value(found))).collect();
+            values.join(", ")
+        };
+        [listed(|found| found.this.as_str()), listed(|found| found.other.as_str())]
+    }
+
+    /// The options that give a configuration this decoder's values: "--set model.layers=4 --set model.hidden=128".
+    pub fn sets(differences: &[Self]) -> String {
+        let sets: Vec<_> =
+            differences.iter().map(|found| format!("--set model.{}={}", found.key, found.this)).collect();
+        sets.join(" ")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +148,17 @@ mod tests {
         assert_eq!(phi_1.rotary_dim, 32);
         assert!((phi_1.flops_per_token(2048) / 1e9 - 9.085).abs() < 1e-3);
         assert_eq!(Architecture::phi(20, 1024, 16, 51_200, 2048).parameters(), 356_794_368);
+    }
+
+    #[test]
+    fn differences_are_told_as_a_configuration_has_them() {
+        let (this, other) = (Architecture::phi(4, 128, 2, 512, 64), Architecture::phi(2, 128, 2, 512, 32));
+        let differences = this.differences(&other);
+        assert_eq!(Difference::told(&differences), ["layers 4, seq_len 64", "layers 2, seq_len 32"]);
+        assert_eq!(Difference::sets(&differences), "--set model.layers=4 --set model.seq_len=64");
+        assert!(this.differences(&this).is_empty());
+        let eps = Architecture { norm_eps: 1e-6, ..this.clone() };
+        assert_eq!(Difference::told(&this.differences(&eps)), ["norm_eps 1e-5", "norm_eps 1e-6"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! FLOPs are those of `Architecture::flops_per_token`: products and attention, whose masked half counts, and whose
 //! backward counts two products for each of the forward. Bytes are what an operation must read and write once. Letters
-//! are those of backends/src/ops.rs; s is the bytes of the compute dtype.
+//! are those of backends/src/ops/mod.rs; s is the bytes of the compute dtype.
 
 use burn_tensor::{DType, Int, Tensor};
 use trainer_backends::DecoderBackend;

@@ -21,7 +21,7 @@ const SCRIPT: [&str; 6] = [
     include_str!("../../assets/report/main.js"),
 ];
 
-/// Steps of all runs together that a page draws, at most: above that steps are left out, and the page says so. a run
+/// Steps of all runs together that a page draws, at most: above that steps are left out, and the page says so. A run
 /// of 36,000 steps makes a page of 4 MB.
 pub const MOST_STEPS: usize = 100_000;
 

@@ -106,7 +106,7 @@ fn draw_within(
         .axis_style(GRID)
         .label_style(text(QUIET))
         .x_desc("step")
-        .y_desc("loss, nats a token")
+        .y_desc("loss, nats per token")
         .x_label_formatter(&|step| super::table::thousands(step.round() as u64))
         .y_label_formatter(&|loss| format!("{loss:.2}"))
         .draw()?;

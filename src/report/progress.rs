@@ -14,13 +14,15 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Shows steps as they are made, on stderr.
 pub struct TrainProgress {
     steps: u64,
+    /// The loss is scaled, and how much is shown.
+    scaled: bool,
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
 }
 
 impl TrainProgress {
-    /// `done` of `steps` steps were made before.
-    pub fn new(done: u64, steps: u64) -> Self {
+    /// `done` of `steps` steps were made before. `scaled`: with a loss scale, which is shown.
+    pub fn new(done: u64, steps: u64, scaled: bool) -> Self {
         let bar = (voice::is_aloud() && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(steps).with_position(done);
             let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} eta {eta}");
@@ -28,39 +30,45 @@ impl TrainProgress {
             bar.reset_eta();
             bar
         });
-        Self { steps, bar, last_line: None }
+        Self { steps, scaled, bar, last_line: None }
     }
 
     /// Shows a step.
     pub fn step(&mut self, record: &StepRecord) {
-        let message = summary(record);
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(record.step);
-                bar.set_message(message);
+        let message = summary(record, self.scaled);
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) || record.step == self.steps;
+        if due {
+            let left = (self.steps - record.step) as f64 * record_step_seconds(record);
+            let line = format!("step {}/{} {message} left {}", record.step, self.steps, duration(left));
+            // Beside a bar the line is for the rank's log alone.
+            if self.bar.is_some() {
+                voice::log(&line)
+            } else {
+                voice::say(&line)
             }
-            None => {
-                let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
-                if due || record.step == self.steps {
-                    let left = (self.steps - record.step) as f64 * record_step_seconds(record);
-                    voice::say(&format!("step {}/{} {message} left {}", record.step, self.steps, duration(left)));
-                    self.last_line = Some(Instant::now());
-                }
-            }
+            self.last_line = Some(Instant::now());
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_message(message);
+            bar.set_position(record.step);
         }
     }
 
     /// Prints a line without disturbing the bar.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            Some(bar) => {
+                bar.suspend(|| eprintln!("{line}"));
+                voice::log(line);
+            }
             None => voice::say(line),
         }
     }
 
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
-            bar.finish();
+            // A run that was stopped has not made all its steps.
+            bar.abandon();
         }
     }
 }
@@ -70,7 +78,7 @@ fn record_step_seconds(record: &StepRecord) -> f64 {
     record.seconds / record.step as f64
 }
 
-fn summary(record: &StepRecord) -> String {
+fn summary(record: &StepRecord, scaled: bool) -> String {
     let mut text = format!(
         "loss {:.4} lr {:.2e} norm {:.3} {} tok/s",
         record.loss,
@@ -78,7 +86,7 @@ fn summary(record: &StepRecord) -> String {
         record.grad_norm,
         thousands(record.tokens_per_s)
     );
-    if record.loss_scale != 1.0 {
+    if scaled {
         text.push_str(&format!(" scale {}", record.loss_scale));
     }
     if let Some(mfu) = record.mfu {

@@ -39,12 +39,9 @@ impl DeviceFacts {
     /// A configuration that takes more than the device has, by an estimate that counts only what a step cannot do without;
     /// with the largest micro-batch that would fit.
     pub fn check_memory(&self, config: &Config, ranks: usize) -> Result<()> {
-        let Some(memory) = self.memory_bytes else { return Ok(()) };
         let estimate = |micro_batch| estimate(config, ranks, micro_batch);
         let needed = estimate(config.train.micro_batch);
-        if needed <= memory {
-            return Ok(());
-        }
+        let Some(memory) = self.memory_bytes.filter(|memory| needed > *memory) else { return Ok(()) };
         let advice = match smaller(config, ranks).find(|micro_batch| estimate(*micro_batch) <= memory) {
             Some(fitting) => {
                 format!("--set train.micro_batch={fitting} would fit (the batch stays {})", config.train.batch)
@@ -56,7 +53,7 @@ impl DeviceFacts {
             ),
         };
         Err(Error::input(format!(
-            "training takes about {} at micro-batches of {}, and {} has {}: {advice}",
+            "training takes about {} at micro-batches of {} sequences, and {} has {}: {advice}",
             gib(needed),
             config.train.micro_batch,
             self.description,

@@ -58,7 +58,7 @@ fn losses(run_dir: &Path, state: &LoopState) -> Facts {
         .collect();
     if !last.is_empty() {
         let mean = last.iter().sum::<f64>() / last.len() as f64;
-        facts.push(("training loss", format!("{mean:.4} nats a token, the mean of the last {} steps", last.len())));
+        facts.push(("training loss", format!("{mean:.4} nats per token, the mean of the last {} steps", last.len())));
     }
     let validation = before().find_map(|record| match record {
         Record::Validation(validation) => Some(validation),
@@ -66,14 +66,14 @@ fn losses(run_dir: &Path, state: &LoopState) -> Facts {
     });
     if let Some(validation) = validation {
         let (loss, step) = (validation.val_loss, thousands(validation.step));
-        facts.push(("validation loss", format!("{loss:.4} nats a token after step {step}")));
+        facts.push(("validation loss", format!("{loss:.4} nats per token after step {step}")));
     }
     if let Some(best) = state.best {
         let (loss, step) = (best.val_loss, thousands(best.step));
         let solved = best
             .pass_at_1
             .map_or_else(String::new, |share| format!(", with {:.1}% of the problems solved", 100.0 * share));
-        facts.push(("best checkpoint", format!("step {step}: validation loss {loss:.4} nats a token{solved}")));
+        facts.push(("best checkpoint", format!("step {step}: validation loss {loss:.4} nats per token{solved}")));
     }
     facts
 }

@@ -26,16 +26,14 @@ impl TrainingData {
     /// Missing shards, or ones whose header or length is wrong (their tokens are for `DataCheck`); no validation part though
     /// the configuration validates.
     pub fn open(path: &Path, with_validation: bool) -> Result<Self> {
+        if matches!(path.try_exists(), Ok(false)) {
+            let what = "there is no such file or folder: name what `trainer prepare --out` wrote with --data";
+            return Err(Error::file(path, what));
+        }
         let train = Dataset::open(path, Split::Train)?;
-        let val = if with_validation && path.is_dir() {
-            Some(Dataset::open(path, Split::Val).map_err(|error| {
-                Error::input(format!(
-                    "{error}; the configuration validates (validation.every), so prepare a validation part \
-                     (--val-fraction) or set validation.every=0"
-                ))
-            })?)
-        } else {
-            None
+        let val = match with_validation && path.is_dir() {
+            true => Some(Dataset::open(path, Split::Val)?),
+            false => None,
         };
         let tokenizer_path = path.join("tokenizer.json");
         let tokenizer = match tokenizer_path.to_str() {
@@ -56,13 +54,14 @@ impl TrainingData {
     /// A validation part that does not fill one sequence of `seq_len`.
     pub fn check_validation(&self, seq_len: usize) -> Result<()> {
         let Some(val) = &self.val else { return Ok(()) };
-        match Sampler::in_order(val.tokens(), seq_len) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::input(format!(
-                "the validation part is too short: {error}; --val-fraction gives it more of the text, validation.every=0 does \
-                 without it"
-            ))),
+        let (tokens, needed) = (val.tokens(), seq_len as u64 + 1);
+        if tokens >= needed {
+            return Ok(());
         }
+        Err(Error::input(format!(
+            "the validation part has {tokens} tokens, but one sequence needs {needed}: run `trainer prepare` again with a \
+             larger --val-fraction (say 0.05), or train with --set validation.every=0"
+        )))
     }
 }
 

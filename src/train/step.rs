@@ -50,14 +50,18 @@ impl HeldBack {
     /// For a run that does not go on from it.
     pub fn error(self, step: u64, loss: f64) -> Error {
         let what = if loss.is_finite() { "a gradient" } else { "the loss" };
+        let again =
+            "then go on from the last checkpoint (--resume) or, where there is none of before the trouble, begin again";
         Error::failed(match self {
-            Self::Exceeded | Self::NotFinite => format!(
-                "step {step}: {what} is not a finite number; lower optimizer.lr or look at the data of this step, and resume \
-                 from the last checkpoint"
+            Self::Exceeded => format!(
+                "step {step}: the loss or the gradient norm has leapt; lower optimizer.lr or look at the data of this step, {again}"
+            ),
+            Self::NotFinite => format!(
+                "step {step}: {what} is not a finite number; lower optimizer.lr or look at the data of this step, {again}"
             ),
             Self::AtFloor => format!(
                 "step {step}: {what} is not finite in fp16 although the loss scale is down at 1; lower optimizer.lr, or \
-                 train with train.precision=bf16 or fp32, and resume from the last checkpoint"
+                 train with train.precision=bf16 or fp32, {again}"
             ),
         })
     }

@@ -3,7 +3,7 @@
 //! Running on CUDA takes three things of which each may be missing on its own: the driver (libcuda), NVRTC, which compiles
 //! the kernels, and the toolkit's headers, which the kernels include.
 
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use cudarc::driver::DriverError;
@@ -17,22 +17,12 @@ const MAX_BINDINGS: u32 = 1024;
 
 /// Looks for devices and for all three needs.
 pub(super) fn find() -> Found {
-    // cudarc panics on a library that lacks a symbol: a driver too old to be of use.
-    catch_unwind(find_unguarded).unwrap_or_else(|_| Found {
-        devices: Vec::new(),
-        missing: vec![Missing {
-            what: "the CUDA driver or NVRTC lacks a function that is needed".into(),
-            remedy: "Update the NVIDIA driver and the CUDA toolkit to 12.0 or later.".into(),
-        }],
-    })
-}
-
-fn find_unguarded() -> Found {
-    let (mut devices, driver, mut missing) = match driver_devices() {
-        Ok((devices, driver)) => (devices, Some(driver), Vec::new()),
-        Err(missing) => (Vec::new(), None, vec![missing]),
-    };
-    match nvrtc() {
+    let (mut devices, driver, mut missing) =
+        match quietly(driver_devices).unwrap_or_else(|| Err(too_old("CUDA driver"))) {
+            Ok((devices, driver)) => (devices, Some(driver), Vec::new()),
+            Err(missing) => (Vec::new(), None, vec![missing]),
+        };
+    match quietly(nvrtc).unwrap_or_else(|| Err(too_old("NVRTC"))) {
         Ok(nvrtc) => {
             if let Some(driver) = driver.filter(|driver| ptx_isa(nvrtc.version) > ptx_isa(*driver)) {
                 missing.push(newer_nvrtc(nvrtc.version, driver));
@@ -45,6 +35,22 @@ fn find_unguarded() -> Found {
     }
     missing.extend(headers(toolkit().as_deref()));
     Found { devices, missing }
+}
+
+/// `look`, or nothing where it panics, as cudarc does on a library that lacks a symbol. Nothing of that is shown.
+fn quietly<T>(look: impl FnOnce() -> T) -> Option<T> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let found = catch_unwind(AssertUnwindSafe(look));
+    std::panic::set_hook(hook);
+    found.ok()
+}
+
+fn too_old(library: &str) -> Missing {
+    Missing {
+        what: format!("this {library} lacks a function that is needed"),
+        remedy: "Update the NVIDIA driver and the CUDA toolkit to 12.0 or later.".into(),
+    }
 }
 
 /// The devices and the newest CUDA version that the driver runs.

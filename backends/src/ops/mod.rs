@@ -91,8 +91,8 @@ pub trait DecoderBackend: Backend {
     ///
     /// # Errors
     /// A name or a value that `tunables` does not have.
-    fn tune(_device: &Self::Device, name: &str, _value: Option<&str>) -> Result<()> {
-        Err(Error::NoSuchChoice { name: name.into(), known: "none".into() })
+    fn tune(_device: &Self::Device, _name: &str, _value: Option<&str>) -> Result<()> {
+        Err(Error::NoChoices)
     }
 
     /// Whether, since the last call, a chosen kernel did not take what it was given, so that another ran in its place.

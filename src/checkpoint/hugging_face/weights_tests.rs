@@ -12,7 +12,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/phi-tiny/model")
 }
 
-/// DESIGN section 5's names, spelled out here so that the reader is held against something else than itself.
+/// PhiForCausalLM's names, spelled out here so that the reader is held against something else than itself.
 fn phi_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
     let (c, f, v) = (architecture.hidden, architecture.mlp, architecture.vocab);
     let mut tensors = vec![("model.embed_tokens.weight".to_string(), vec![v, c])];

@@ -6,7 +6,7 @@ use clap::Args;
 use trainer_backends::selftest::Group;
 
 use super::ceilings::CeilingArgs;
-use super::value::{fraction, positive};
+use super::value::{fraction, from_zero, positive, whole};
 use crate::config::{Precision, Recompute};
 
 #[derive(Clone, Debug, Args)]
@@ -25,7 +25,7 @@ pub struct SelftestArgs {
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',')]
     pub dtype: Vec<Precision>,
     /// Seed of the inputs [default: drawn from the clock, and printed]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub seed: Option<u64>,
     /// Print JSON
     #[arg(long)]
@@ -56,13 +56,13 @@ pub struct BenchArgs {
     /// Tokens of the vocabulary
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = positive)]
     pub vocab: usize,
-    /// Tokens a sequence
+    /// Tokens per sequence
     #[arg(long, value_name = "T", default_value_t = 256, value_parser = positive)]
     pub seq: usize,
-    /// Sequences a forward and backward pass
+    /// Sequences per forward and backward pass
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
     pub micro_batch: usize,
-    /// Micro-batches an optimizer step
+    /// Micro-batches per optimizer step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub accumulate: usize,
     /// Number format of weights and activations
@@ -78,7 +78,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive)]
     pub steps: usize,
     /// Optimizer steps before the timed ones
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = from_zero)]
     pub warmup: usize,
     /// Profile 3 further steps, and print where their time goes; beside it the least time, where ceilings are known
     #[arg(long)]

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::ConfigArgs;
 use super::ceilings::CeilingArgs;
-use super::value::{above_zero, positive, share};
+use super::value::{above_zero, positive, share, steps};
 use crate::config::Precision;
 use crate::parallel::scaling::{self, GPUS, Gpu};
 
@@ -15,10 +15,10 @@ pub struct EstimateArgs {
     /// Number format of weights and activations [default: the configuration's]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
-    /// Sequences a forward and backward pass on one device [default: the configuration's]
+    /// Sequences per forward and backward pass on one device [default: the configuration's]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub micro_batch: Option<usize>,
-    /// Micro-batches a step on each device [default: what makes up the configuration's batch]
+    /// Micro-batches per step on each device [default: what makes up the configuration's batch]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub accumulate: Option<usize>,
     /// From the global option.
@@ -27,20 +27,20 @@ pub struct EstimateArgs {
     /// Stage of ZeRO: what the devices divide among them, as in train [default: the configuration's]
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub zero: Option<u8>,
-    /// GPU to tell step time, days and GPU-hours for
+    /// GPU to estimate step time, days and GPU-hours for: a100-40gb, a100-80gb, h100, h200, l40s, rtx-4090 or v100
     #[arg(long, value_name = "NAME", value_parser = gpu)]
     pub gpu: Option<Gpu>,
     /// Machines that the devices are divided over
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), requires = "gpu")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = steps, requires = "gpu")]
     pub nodes: u64,
     /// What one machine sends to the others, in Gbit/s
     #[arg(long, value_name = "GBIT", default_value_t = 200.0, value_parser = above_zero, requires = "gpu")]
     pub network: f64,
-    /// FLOPs a second over the GPU's peak in a step, communication aside
+    /// FLOPs per second over the GPU's peak, communication aside
     #[arg(long, value_name = "SHARE", default_value_t = scaling::MFU, value_parser = share, requires = "gpu")]
     pub mfu: f64,
-    /// Optimizer steps to tell the time of (may be repeated) [default: the configuration's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "gpu")]
+    /// Optimizer steps to estimate the time of (may be repeated) [default: the configuration's]
+    #[arg(long, value_name = "N", value_parser = steps, requires = "gpu")]
     pub steps: Vec<u64>,
     /// The least time of a step by part, on one device, with these ceilings or --gpu's (docs/time-model.md)
     #[arg(long)]

@@ -2,18 +2,19 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::value::positive;
 use crate::data::dataset::Split;
 
 #[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("given").required(true).args(["data", "text"]))]
 pub struct EvaluateArgs {
     /// Model: a Hugging Face directory, a checkpoint or a run
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
     /// Prepared folder, token shard, or text as `prepare` reads it, which the model's own tokenizer then encodes
-    #[arg(long, value_name = "DIR|FILE", required_unless_present = "text", conflicts_with = "text")]
+    #[arg(long, value_name = "DIR|FILE")]
     pub data: Option<PathBuf>,
     /// File of plain text, whatever its name; - is standard input
     #[arg(long, value_name = "FILE|-")]
@@ -21,10 +22,10 @@ pub struct EvaluateArgs {
     /// Part of a prepared folder
     #[arg(long, value_enum, default_value = "val")]
     pub split: SplitName,
-    /// Sequences a forward pass
+    /// Sequences per forward pass
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub batch: usize,
-    /// Tokens a window [default: the model's context, or all of the data where that is shorter]
+    /// Tokens per window [default: the model's context, or all of the data where that is shorter]
     #[arg(long, value_name = "T", value_parser = positive)]
     pub seq_len: Option<usize>,
     /// Tokens from a window to the next [default: --seq-len, so that none overlap]
@@ -37,7 +38,7 @@ pub struct EvaluateArgs {
     /// Stop after this many batches [default: all of the data]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_batches: Option<usize>,
-    /// Print {"loss": nats a token, "perplexity", "bits_per_byte", "tokens", "bytes"} and more as one JSON object
+    /// Print {"loss": nats per token, "perplexity", "bits_per_byte", "tokens", "bytes"} and more as one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::value::{positive, temperature, top_p};
+use super::value::{positive, temperature, top_p, whole};
 use crate::config::Precision;
 
 #[derive(Clone, Debug, Args)]
@@ -31,7 +31,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "K", value_parser = positive)]
     pub top_k: Option<usize>,
     /// Seed of the sampling
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole)]
     pub seed: u64,
     /// Completions of each prompt
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
@@ -61,7 +61,7 @@ pub struct LogitsArgs {
     /// Token shard; it is cut into sequences of --seq-len tokens, and what is left over is dropped
     #[arg(long, value_name = "FILE.bin")]
     pub tokens: PathBuf,
-    /// Tokens a sequence
+    /// Tokens per sequence
     #[arg(long, value_name = "T", value_parser = positive)]
     pub seq_len: usize,
     /// File to write: tensor "logits", f32 [N, T, vocabulary]

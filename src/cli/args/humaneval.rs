@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::value::{positive, seconds, temperature, top_p};
+use super::value::{from_zero, positive, seconds, temperature, top_p, whole};
 use crate::config::Precision;
 
 #[derive(Clone, Debug, Args)]
@@ -13,13 +13,13 @@ pub struct ExercisesArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Exercises to train on
-    #[arg(long, value_name = "N", default_value_t = 75_000)]
+    #[arg(long, value_name = "N", default_value_t = 75_000, value_parser = whole)]
     pub count: u64,
     /// Exercises that are held out
-    #[arg(long, value_name = "N", default_value_t = 192)]
+    #[arg(long, value_name = "N", default_value_t = 192, value_parser = from_zero)]
     pub held_out: usize,
     /// Seed of both
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole)]
     pub seed: u64,
     /// Print the counts as one JSON object
     #[arg(long)]
@@ -57,7 +57,7 @@ pub struct HumanevalArgs {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive, help_heading = "Sampling")]
     pub max_tokens: usize,
     /// Seed of the sampling
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole, help_heading = "Sampling")]
     pub seed: u64,
     /// Samples that are made at a time
     #[arg(long, value_name = "N", default_value_t = crate::eval::generate::Generation::BATCH, value_parser = positive,

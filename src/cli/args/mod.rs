@@ -33,14 +33,14 @@ pub use prepare::PrepareArgs;
 pub use report::{CompletionsArgs, ManArgs, ReportArgs, RunsArgs};
 pub use sweep::SweepArgs;
 pub use train::{Collectives, TrainArgs};
-use value::positive;
+use value::{from_zero, positive};
 pub use verify::VerifyArgs;
 
 /// Trains phi-1-class code models on CUDA, WGPU or the CPU.
 ///
 /// Without a command, trains a small model on built-in Python exercises and shows what it learned.
 #[derive(Debug, Parser)]
-#[command(name = "trainer", version, propagate_version = true, max_term_width = 120)]
+#[command(name = "trainer", version, propagate_version = true, max_term_width = 120, mut_subcommands = adjusted)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -55,14 +55,33 @@ pub struct Global {
     #[arg(long, global = true, value_enum, default_value = "auto", help_heading = "Device")]
     pub backend: BackendName,
     /// Which of the backend's devices, as `trainer devices` numbers them [default: the best one]
-    #[arg(long, global = true, value_name = "N", help_heading = "Device")]
+    #[arg(long, global = true, value_name = "N", value_parser = from_zero, allow_negative_numbers = true, help_heading = "Device")]
     pub device: Option<usize>,
     /// Choices of kernels for this device, as `trainer sweep` prints them (may be repeated)
     #[arg(long, global = true, value_name = "NAME=VALUE", value_delimiter = ',', help_heading = "Device")]
     pub tune: Vec<String>,
     /// Devices that train together, or that estimate is asked about [default: 1, or what mpirun or srun started]
-    #[arg(long, global = true, value_name = "N", value_parser = positive, help_heading = "Device")]
+    #[arg(long, global = true, value_name = "N", value_parser = positive, allow_negative_numbers = true, help_heading = "Device")]
     pub devices: Option<usize>,
+}
+
+/// What holds for every command, said in one place.
+fn adjusted(command: clap::Command) -> clap::Command {
+    let unused: &[&str] = match command.get_name() {
+        "train" => &[],
+        "estimate" => &["backend", "device", "tune"],
+        "prepare" | "exercises" | "export" | "devices" | "report" | "runs" | "verify" | "completions" | "man" => {
+            &["backend", "device", "tune", "devices"]
+        }
+        _ => &["devices"],
+    };
+    // Not shown, but taken as before the command: scripts give all commands the same options.
+    let global = Global::augment_args(clap::Command::new("trainer"));
+    let hidden = global.get_arguments().filter(|option| unused.contains(&option.get_id().as_str()));
+    let hidden: Vec<_> = hidden.map(|option| option.clone().hide(true)).collect();
+    // `--temperature -1` is a wrong temperature, not an unknown option.
+    let takes_number = |arg: &clap::Arg| !arg.is_positional() && arg.get_action().takes_values();
+    command.mut_args(|arg| if takes_number(&arg) { arg.allow_negative_numbers(true) } else { arg }).args(hidden)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -92,7 +111,7 @@ pub enum Command {
     Prepare(PrepareArgs),
     /// Train a model, or go on with a run
     Train(TrainArgs),
-    /// Measure a model's loss, perplexity and bits a byte on prepared data or text
+    /// Measure a model's loss, perplexity and bits per byte on prepared data or text
     Evaluate(EvaluateArgs),
     /// Write a model's logits for given tokens, to compare with other frameworks
     Logits(LogitsArgs),
@@ -104,7 +123,7 @@ pub enum Command {
     Humaneval(HumanevalArgs),
     /// Write a run, checkpoint or model as a Hugging Face directory
     Export(ExportArgs),
-    /// Tell parameters, FLOPs and memory of a configuration, without training
+    /// Estimate a configuration's parameters, FLOPs and memory
     Estimate(EstimateArgs),
     /// List the devices of this machine, and which one auto takes
     Devices(DevicesArgs),
@@ -116,9 +135,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Time training steps on random tokens
     Bench(BenchArgs),
-    /// Try out the choices that kernels leave to measurements, each checked and timed
+    /// Time each kernel's tuning options, checking results first
     Sweep(SweepArgs),
-    /// Hold every operation of a device against the reference, and ten training steps against the CPU
+    /// Compare every operation of a device with the reference, and ten training steps with the CPU's
     Selftest(SelftestArgs),
     /// Try out a GPU's kernels in CUDA C++ again, each family in a process of its own, as the first start on a GPU does
     Trial(TrialArgs),

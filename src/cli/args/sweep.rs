@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::ceilings::CeilingArgs;
-use super::value::{fraction, positive, seconds};
+use super::value::{fraction, positive, seconds, whole};
 use crate::config::Precision;
 use crate::sweep::Operation;
 
@@ -12,10 +12,10 @@ pub struct SweepArgs {
     /// Built-in configuration whose shapes are taken
     #[arg(long, value_name = "NAME", default_value = "phi-1")]
     pub preset: String,
-    /// Tokens a sequence [default: the configuration's]
+    /// Tokens per sequence [default: the configuration's]
     #[arg(long, value_name = "T", value_parser = positive)]
     pub seq: Option<usize>,
-    /// Sequences a forward and backward pass [default: the configuration's]
+    /// Sequences per forward and backward pass [default: the configuration's]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub micro_batch: Option<usize>,
     /// Number format of weights and activations [default: the configuration's]
@@ -27,17 +27,17 @@ pub struct SweepArgs {
     /// Only these operations: products, head-products, head, attention, norm, activations, embedding, optimizer, generation
     #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group)]
     pub only: Vec<&'static str>,
-    /// Only the choices whose name begins so, as in product.forward
+    /// Only choices whose name starts with this, as in product.forward
     #[arg(long, value_name = "NAME")]
     pub choice: Option<String>,
     /// Times that a variant is timed; the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
     pub repeats: usize,
-    /// Begin no variant after this many seconds
+    /// Start no variant after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub budget: Option<f64>,
     /// Seed of the inputs [default: drawn from the clock, and printed]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub seed: Option<u64>,
     #[command(flatten)]
     pub ceilings: CeilingArgs,

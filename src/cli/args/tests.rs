@@ -50,6 +50,76 @@ fn the_presets_in_the_help_are_those_that_exist() {
 }
 
 #[test]
+fn the_gpus_in_the_help_are_those_that_exist() {
+    let mut command = Cli::command();
+    let help = command.find_subcommand_mut("estimate").unwrap().render_help().to_string();
+    for gpu in crate::parallel::scaling::GPUS {
+        assert!(help.contains(gpu.name), "{}", gpu.name);
+    }
+}
+
+/// They still parse there: `trainer --backend cpu COMMAND` is for any command.
+#[test]
+fn device_options_are_shown_where_they_are_of_use() {
+    let mut command = Cli::command();
+    command.build();
+    for (name, shown) in [
+        ("train", &["--backend", "--device ", "--tune", "--devices"][..]),
+        ("bench", &["--backend", "--device ", "--tune"]),
+        ("estimate", &["--devices"]),
+        ("prepare", &[]),
+        ("exercises", &[]),
+        ("export", &[]),
+        ("devices", &[]),
+        ("report", &[]),
+        ("runs", &[]),
+        ("verify", &[]),
+        ("completions", &[]),
+        ("man", &[]),
+    ] {
+        let help = command.find_subcommand_mut(name).unwrap().render_help().to_string();
+        for option in ["--backend", "--device ", "--tune", "--devices"] {
+            assert_eq!(help.contains(option), shown.contains(&option), "{name} {option}: {help}");
+        }
+    }
+    for line in
+        ["trainer --backend cpu --device 1 prepare a --out d", "trainer prepare a --out d --backend cpu --device 1"]
+    {
+        let global = parse(line).unwrap().global;
+        assert_eq!((global.backend, global.device), (BackendName::Cpu, Some(1)), "{line}");
+    }
+    assert_eq!(parse("trainer --devices 8 estimate --preset phi-1").unwrap().global.devices, Some(8));
+}
+
+/// As a value, of which the option itself says what it should be.
+#[test]
+fn negative_numbers_are_values() {
+    for (line, expected) in [
+        ("generate --model m --temperature -1", "expected a number of at least 0"),
+        ("generate --model m --temperature -0.5", "expected a number of at least 0"),
+        ("generate --model m --seed -1", "expected a whole number from 0 to"),
+        ("bench --warmup -1", "expected a whole number from 0 to"),
+        ("bench --device -1", "expected a whole number from 0 to"),
+        ("--device -1 bench", "expected a whole number from 0 to"),
+        ("--devices -1 estimate", "expected a whole number from 1 to"),
+        ("demo --steps 0", "expected a whole number from 1 to 99999999"),
+        ("demo --steps -1", "expected a whole number from 1 to 99999999"),
+    ] {
+        let error = parse(&format!("trainer {line}")).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert!(error.to_string().contains(expected), "{line}: {error}");
+    }
+}
+
+#[test]
+fn evaluate_says_that_it_takes_data_or_text() {
+    let error = parse("trainer evaluate --model m").unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("--data") && error.to_string().contains("--text"), "{error}");
+    assert!(parse("trainer evaluate --model m --data d --text t").is_err());
+}
+
+#[test]
 fn no_command_is_the_demo_with_defaults() {
     let cli = parse("trainer --backend wgpu").unwrap();
     assert!(cli.command.is_none());

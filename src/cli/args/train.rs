@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::ConfigArgs;
-use super::value::{hours, seconds};
+use super::value::{hours, seconds, steps};
 use crate::config::Select;
 use crate::train::run::Resume;
 
@@ -42,8 +42,8 @@ pub struct TrainArgs {
     /// Problems for --select humaneval: HumanEval.jsonl(.gz), or what `trainer exercises` writes
     #[arg(long, value_name = "FILE")]
     pub problems: Option<PathBuf>,
-    /// Profile this many steps, behind 3 others: a trace in RUN/profile.json, for ui.perfetto.dev, and a table by part
-    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Profile this many steps, after 3 warm-up steps: a trace in RUN/profile.json, for ui.perfetto.dev, and a table by part
+    #[arg(long, value_name = "STEPS", value_parser = steps)]
     pub profile: Option<u64>,
     /// With several devices, what they divide among them: 0 nothing, 1 optimizer state, 2 gradients too [default: train.zero, 1]
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]

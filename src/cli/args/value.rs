@@ -2,12 +2,30 @@
 
 use bytesize::ByteSize;
 
+use crate::config::MAX_STEPS;
+
 /// As the largest size of a configuration: products of two or three such numbers do not overflow.
 const LARGEST: usize = 1 << 24;
 
 pub(super) fn positive(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| (1..=LARGEST).contains(n));
     number.ok_or_else(|| format!("expected a whole number from 1 to {LARGEST}"))
+}
+
+pub(super) fn from_zero(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (0..=LARGEST).contains(n));
+    number.ok_or_else(|| format!("expected a whole number from 0 to {LARGEST}"))
+}
+
+/// Of seeds and counts.
+pub(super) fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+/// Of optimizer steps, as train.steps has them.
+pub(super) fn steps(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|n| (1..=MAX_STEPS).contains(n));
+    number.ok_or_else(|| format!("expected a whole number from 1 to {MAX_STEPS}"))
 }
 
 /// 5GB is 5 * 10^9 bytes and 5GiB is 5 * 2^30, as in transformers' `max_shard_size`.

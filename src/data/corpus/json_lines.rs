@@ -13,6 +13,8 @@ use super::{Compression, NOT_UTF8, TextField};
 
 /// Blocks handed to workers are about this long.
 const BLOCK: usize = 1 << 20;
+/// The longest that zstd writes, with `--long=31`; a decoder refuses more than 27 unless it is told.
+const LONGEST_WINDOW_LOG: u32 = 31;
 /// A line, which has to be in memory whole, may be this long.
 const LONGEST_LINE: usize = 1 << 30;
 
@@ -89,7 +91,11 @@ fn open(path: &Path, compression: Compression, bytes: Arc<AtomicU64>) -> io::Res
     Ok(match compression {
         Compression::None => Box::new(file),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(file)?;
+            decoder.window_log_max(LONGEST_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
     })
 }
 
@@ -105,7 +111,12 @@ pub fn text_of(line: &[u8], field: &TextField) -> Result<Option<String>, String>
     let mut json = serde_json::Deserializer::from_str(line);
     let found = FindText(field).deserialize(&mut json).and_then(|found| json.end().map(|()| found));
     match found {
-        Err(_) => Err("not a JSON object".to_string()),
+        // JSON of another kind; what serde says beyond that quotes the line, and reasons are counted by their words.
+        Err(error) if error.is_data() => Err("not a JSON object".to_string()),
+        Err(error) => {
+            let why = error.to_string();
+            Err(format!("not a JSON object: {}", why.split(" at line ").next().unwrap_or(&why)))
+        }
         Ok(Found::Text(text)) => Ok(Some(text)),
         Ok(Found::NotText) => Err(format!("its field {} is not a string", field.describe())),
         Ok(Found::Nothing) => Err(format!("has no field {}", field.describe())),
@@ -119,7 +130,8 @@ enum Found {
     Nothing,
 }
 
-/// Reads an object's text field and passes over everything else without building it.
+/// Reads an object's text field and passes over everything else without building it. Of several fields of one name the last
+/// counts, as in Python.
 struct FindText<'a>(&'a TextField);
 
 impl<'de> DeserializeSeed<'de> for FindText<'_> {
@@ -138,19 +150,22 @@ impl<'de> Visitor<'de> for FindText<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
-        let (mut best, mut found) = (usize::MAX, Found::Nothing);
+        let names = self.0.names();
+        let mut values: Vec<Found> = names.iter().map(|_| Found::Nothing).collect();
         while let Some(key) = map.next_key::<String>()? {
-            match self.0.names().iter().position(|name| *name == key) {
-                Some(rank) => match map.next_value::<serde_json::Value>()? {
-                    serde_json::Value::String(text) if rank < best => (best, found) = (rank, Found::Text(text)),
-                    serde_json::Value::String(_) => {}
-                    _ if matches!(found, Found::Nothing) => found = Found::NotText,
-                    _ => {}
-                },
+            match names.iter().position(|name| *name == key) {
+                Some(rank) => {
+                    values[rank] = match map.next_value::<serde_json::Value>()? {
+                        serde_json::Value::String(text) => Found::Text(text),
+                        _ => Found::NotText,
+                    };
+                }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(found)
+        let none = values.iter().all(|value| matches!(value, Found::Nothing));
+        let text = values.into_iter().find(|value| matches!(value, Found::Text(_)));
+        Ok(text.unwrap_or(if none { Found::Nothing } else { Found::NotText }))
     }
 }
 
@@ -170,13 +185,17 @@ mod tests {
         assert_eq!(text(r#"{"body":"b","text":"t"}"#, Some("body")), Ok(Some("b".into())));
         assert_eq!(text("\u{feff}{\"text\":\"t\"} \r", None), Ok(Some("t".into())));
         assert_eq!(text("  ", None), Ok(None));
+        assert_eq!(text(r#"{"text":"a","text":"b"}"#, None), Ok(Some("b".into())));
+        assert_eq!(text(r#"{"text":"a","code":"c","text":null}"#, None), Ok(Some("c".into())));
     }
 
     #[test]
     fn every_line_without_text_says_why() {
-        assert_eq!(text(r#"{"text":"#, None), Err("not a JSON object".into()));
-        assert_eq!(text(r#"{"text":"a"} x"#, None), Err("not a JSON object".into()));
-        assert_eq!(text("[1]", None), Err("not a JSON object".into()));
+        assert_eq!(text(r#"{"text":"#, None), Err("not a JSON object: EOF while parsing a value".into()));
+        assert_eq!(text(r#"{"text":"a"} x"#, None), Err("not a JSON object: trailing characters".into()));
+        for other in ["[1]", "\"text\"", "7"] {
+            assert_eq!(text(other, None), Err("not a JSON object".into()));
+        }
         assert_eq!(
             text(r#"{"text":[1]}"#, None),
             Err("its field `text` or `content` or `code` is not a string".into())

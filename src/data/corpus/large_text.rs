@@ -1,4 +1,8 @@
 //! Cuts a large text file into pieces that are tokenised by themselves, so that memory does not grow with the file.
+//!
+//! The tokens of `codegen` and of `bytes` are those of the whole. A tokenizer from a file may make others at a cut: some put
+//! a space before every text, or join a line break to what follows. That is a token or two in two million bytes, where its
+//! library would hold about a hundred bytes of memory for each token of a document.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -52,16 +52,23 @@ pub fn batches<E>(
     let rows_total = reader.metadata().file_metadata().num_rows().max(1) as u64;
     let share = |row: u64| (u128::from(file_bytes) * u128::from(row) / u128::from(rows_total)) as u64;
     let (mut row, mut counted, mut batch, mut length) = (0u64, 0u64, Batch::default(), 0);
-    for group in 0..reader.num_row_groups() {
+    let mut damage = None;
+    'groups: for group in 0..reader.num_row_groups() {
         let mut values = match library(|| group_reader(&reader, group, column)) {
             Ok(values) => values,
-            Err(error) => return Ok(Err(format!("cannot be read past row {row}: {error}"))),
+            Err(error) => {
+                damage = Some(error);
+                break;
+            }
         };
         loop {
             let texts = match library(|| values.next_rows()) {
                 Ok(texts) if texts.is_empty() => break,
                 Ok(texts) => texts,
-                Err(error) => return Ok(Err(format!("cannot be read past row {row}: {error}"))),
+                Err(error) => {
+                    damage = Some(error);
+                    break 'groups;
+                }
             };
             for text in texts {
                 row += 1;
@@ -82,9 +89,11 @@ pub fn batches<E>(
             }
         }
     }
-    batch.source_bytes = file_bytes.saturating_sub(counted);
+    // Of a damaged file, the rows before the damage.
+    let end = if damage.is_some() { share(row) } else { file_bytes };
+    batch.source_bytes = end.saturating_sub(counted);
     emit(batch)?;
-    Ok(Ok(()))
+    Ok(damage.map_or(Ok(()), |error| Err(format!("cannot be read past row {row}: {error}"))))
 }
 
 /// Calls the library, which panics on some damaged files; after an error its reader is not used again.
@@ -195,6 +204,25 @@ mod tests {
         assert_eq!(skipped[..2], [(4, "has no text (null)".to_string()), (11, NOT_UTF8.to_string())]);
         assert_eq!(skipped.len(), 2500 - expected.len());
         assert_eq!(batches.iter().map(|b| b.source_bytes).sum::<u64>(), 10_000);
+    }
+
+    #[test]
+    fn the_rows_before_the_damage_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let texts: Vec<Option<Vec<u8>>> =
+            (0..2500).map(|i| (i % 7 != 3).then(|| format!("text {i}").into_bytes())).collect();
+        write(&path, "message m { required int64 id; optional binary content (UTF8); }", &texts);
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The last zstd frame is the last group's page of texts.
+        let last = bytes.windows(4).rposition(|four| four == b"\x28\xb5\x2f\xfd").unwrap();
+        bytes[last..last + 8].fill(0xff);
+        std::fs::write(&path, &bytes).unwrap();
+        let (batches, outcome) = read(&path, None);
+        assert!(outcome.as_ref().is_err_and(|why| why.starts_with("cannot be read past row 2000: ")), "{outcome:?}");
+        let rows = batches.iter().map(|batch| batch.texts.len() + batch.skipped.len()).sum::<usize>();
+        assert_eq!((rows, batches.iter().map(|batch| batch.source_bytes).sum::<u64>()), (2000, 8000));
+        assert_eq!(batches.last().unwrap().texts.last().unwrap(), "text 1999");
     }
 
     /// A page that claims a dictionary of two thousand million texts, for which the library would fill 64 GiB.

@@ -72,8 +72,10 @@ pub struct Found {
     pub sources: Vec<Source>,
     /// Entries that could not be looked at.
     pub skipped: Vec<Skip>,
-    /// Files in folders whose kind is not read.
+    /// Files in folders whose kind is not read, pipes and devices among them.
     pub other_files: u64,
+    /// Whether the text comes through a pipe, which can be read only once.
+    pub piped: bool,
 }
 
 /// Folders that hold a version-control system's own files.
@@ -81,22 +83,38 @@ const VERSION_CONTROL: [&str; 3] = [".git", ".hg", ".svn"];
 
 /// Finds the files of `inputs`: folders are walked to the bottom for .py, .txt, .md, .jsonl (and .gz, .zst) and .parquet
 /// files, symbolic links followed; a file that is named itself is read whatever its name. A file that is reached twice is
-/// read once. Memory grows with the number of files, by some hundred bytes each.
+/// read once; a pipe is taken where it is the only input. Memory grows with the number of files, by some hundred bytes each.
 ///
 /// # Errors
-/// An input that does not exist.
+/// An input that does not exist; a device, or a pipe beside other inputs.
 pub fn find(inputs: &[PathBuf]) -> Result<Found> {
     let (mut found, mut seen) = (Found::default(), HashSet::new());
     for input in inputs {
         let metadata = fs::metadata(input).map_err(Error::io("read", input))?;
+        found.piped = is_pipe(&metadata);
         if metadata.is_dir() {
             walk(input, &mut found, &mut seen);
+        } else if found.piped && inputs.len() > 1 {
+            let what = "is a pipe, which is read only where it is the one input: write its text to a file first";
+            return Err(Error::file(input, what));
+        } else if !found.piped && !metadata.is_file() {
+            return Err(Error::file(input, "is neither a file nor a folder: expected text to prepare"));
         } else {
             let name = input.file_name().unwrap_or_default().to_string_lossy();
             found.add(input, metadata.len(), Format::of_named(&name), &mut seen);
         }
     }
     Ok(found)
+}
+
+#[cfg(unix)]
+fn is_pipe(metadata: &fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&metadata.file_type())
+}
+
+#[cfg(not(unix))]
+fn is_pipe(_: &fs::Metadata) -> bool {
+    false
 }
 
 fn walk(folder: &Path, found: &mut Found, seen: &mut HashSet<PathBuf>) {
@@ -110,21 +128,22 @@ fn walk(folder: &Path, found: &mut Found, seen: &mut HashSet<PathBuf>) {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
-                found.skipped.push(Skip { path: path_of(&error, folder), reason: error.to_string(), record: None });
+                found.skipped.push(Skip { path: path_of(&error, folder), reason: reason_of(&error), record: None });
                 continue;
             }
         };
-        if !entry.file_type().is_some_and(|kind| kind.is_file()) {
+        if entry.file_type().is_some_and(|kind| kind.is_dir()) {
             continue;
         }
-        let Some(format) = Format::in_folder(&entry.file_name().to_string_lossy()) else {
+        let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
+        let Some(format) = Format::in_folder(&entry.file_name().to_string_lossy()).filter(|_| is_file) else {
             found.other_files += 1;
             continue;
         };
         match entry.metadata() {
             Ok(metadata) => found.add(entry.path(), metadata.len(), format, seen),
             Err(error) => {
-                let reason = format!("cannot be read: {error}");
+                let reason = reason_of(&error);
                 found.skipped.push(Skip { path: entry.path().to_path_buf(), reason, record: None });
             }
         }
@@ -147,6 +166,22 @@ fn path_of(error: &ignore::Error, folder: &Path) -> PathBuf {
         ignore::Error::Loop { child, .. } => child.clone(),
         ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err, folder),
         _ => folder.to_path_buf(),
+    }
+}
+
+/// What a walk's error says beside the path.
+fn reason_of(error: &ignore::Error) -> String {
+    match error {
+        ignore::Error::WithPath { err, .. }
+        | ignore::Error::WithDepth { err, .. }
+        | ignore::Error::WithLineNumber { err, .. } => reason_of(err),
+        ignore::Error::Loop { ancestor, .. } => format!("links to {}, which it lies in", ancestor.display()),
+        // The walk wraps the system's error in one that names the path.
+        ignore::Error::Io(error) => match error.get_ref().and_then(|wrapped| wrapped.source()) {
+            Some(cause) => format!("cannot be read: {cause}"),
+            None => format!("cannot be read: {error}"),
+        },
+        other => other.to_string(),
     }
 }
 
@@ -199,5 +234,27 @@ mod tests {
         let mut skipped: Vec<_> = found.skipped.iter().map(|skip| skip.path.file_name().unwrap()).collect();
         skipped.sort();
         assert_eq!(skipped, ["gone.py", "loop"]);
+        let path = |skip: &Skip| skip.path.file_name().unwrap().to_string_lossy().into_owned();
+        let once = found.skipped.iter().all(|skip| !skip.reason.contains(&path(skip)));
+        assert!(once && found.skipped.iter().any(|skip| skip.reason.starts_with("cannot be read: No such file")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_are_counted_in_folders_and_read_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        nix::unistd::mkfifo(&at("pipe.py"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(at("a.py"), "x").unwrap();
+        let found = find(&[dir.path().to_path_buf()]).unwrap();
+        assert_eq!((found.sources.len(), found.other_files, found.piped), (1, 1, false));
+        let found = find(&[at("pipe.py")]).unwrap();
+        assert_eq!((found.sources.len(), found.piped), (1, true));
+        for inputs in [&[at("pipe.py"), at("a.py")][..], &[at("a.py"), at("pipe.py")], &[PathBuf::from("/dev/null")]] {
+            let error = find(inputs).unwrap_err();
+            let why = error.to_string();
+            let refused = why.contains("pipe.py: is a pipe") || why.contains("/dev/null: is neither a file");
+            assert!(refused && error.exit_code() == 2, "{why}");
+        }
     }
 }

@@ -98,6 +98,11 @@ fn fragment(text: &str) -> Fragment<'_> {
     Fragment { text, hash: document_hash(crc32fast::hash(text.as_bytes()), text.len() as u64), last: true }
 }
 
+/// A byte-order mark says how a file is encoded, and is none of its text.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 impl Unit {
     /// Bytes of the corpus's size on disk that this unit accounts for.
     pub fn source_bytes(&self) -> u64 {
@@ -124,7 +129,7 @@ impl Unit {
             Self::Files { files, .. } => {
                 for path in files {
                     match fs::read(&path).map(String::from_utf8) {
-                        Ok(Ok(text)) => each(fragment(&text))?,
+                        Ok(Ok(text)) => each(fragment(without_mark(&text)))?,
                         Ok(Err(_)) => skip(Skip { path, reason: NOT_UTF8.to_string(), record: None }),
                         Err(error) => skip(Skip { path, reason: format!("cannot be read: {error}"), record: None }),
                     }
@@ -132,7 +137,8 @@ impl Unit {
             }
             Self::Range { path, start, end, last, hash } => {
                 let text = read_range(&path, start, end)?;
-                each(Fragment { text: &text, hash, last })?;
+                let text = if start == 0 { without_mark(&text) } else { text.as_str() };
+                each(Fragment { text, hash, last })?;
             }
             Self::Lines { path, block } => {
                 for (number, line) in (block.first_line..).zip(block.lines.split(|&byte| byte == b'\n')) {

@@ -73,10 +73,11 @@ pub(super) use case;
 
 /// An exercise before it is known on which side of the split it falls.
 pub(super) struct Draft {
-    /// `def` line and task, without the example: what the split looks at.
+    /// The `def` line; with the body it is what the split looks at.
     signature: String,
-    task: String,
     body: String,
+    /// What the docstring says, without the example.
+    task: String,
     function: String,
     /// The first one is the docstring's example, where there is one.
     cases: Vec<Case>,
@@ -87,8 +88,8 @@ pub(super) struct Draft {
 const ASSERTIONS: usize = 4;
 /// A docstring's example must stay short, since a document should.
 const LONGEST_EXAMPLE: usize = 44;
-/// One combination in this many is held out of the training corpus.
-const HELD_OUT_SHARE: u64 = 16;
+/// One program in this many is held out of the training corpus.
+const HELD_OUT_SHARE: u64 = 8;
 
 impl Family {
     pub fn draft(&self, draw: &mut Draw) -> Draft {
@@ -169,10 +170,10 @@ impl Case {
 }
 
 impl Draft {
-    /// Whether this combination of family, names, constants and wording is kept out of every training corpus. The example is
-    /// left out of the decision: a held-out exercise differs from all trained ones in more than its example.
+    /// Whether this program is kept out of every training corpus. The decision is its `def` line's and its body's alone: a
+    /// held-out exercise is no trained one with another wording or another example.
     pub fn is_held_out(&self) -> bool {
-        hash_text(&format!("{}\n{}", self.signature, self.task)).is_multiple_of(HELD_OUT_SHARE)
+        hash_text(&format!("{}\n{}", self.signature, self.body)).is_multiple_of(HELD_OUT_SHARE)
     }
 
     pub fn finish(self, family: &'static str) -> super::Exercise {

@@ -1,8 +1,8 @@
 //! The built-in corpus: small Python exercises, textbook style, made by a seeded generator.
 //!
 //! An exercise is a signature, a docstring that states the task, and a correct body; beside it stand assertions that decide
-//! whether another body is correct too. Every combination of family, names, constants and wording is either for training or held
-//! out, whatever the seed: see [`Generator`] and [`held_out`].
+//! whether another body is correct too. Every program, which is a combination of family, names and constants, is either for training or
+//! held out, whatever the seed: see [`Generator`] and [`held_out`].
 
 mod draw;
 mod families;
@@ -13,7 +13,7 @@ use draw::Draw;
 use family::{Draft, Family};
 use std::collections::HashSet;
 
-/// The byte-level BPE of the demo (a Hugging Face tokenizer.json), made by scripts/make_demo_tokenizer.py from this corpus.
+/// The byte-level BPE of the demo (a Hugging Face tokenizer.json), made by scripts/make_demo_tokenizer.rs from this corpus.
 pub fn demo_tokenizer_json() -> &'static str {
     include_str!("../../../assets/demo-tokenizer.json")
 }
@@ -74,10 +74,10 @@ pub fn corpus(seed: u64, count: u64) -> impl Iterator<Item = String> {
     (0..count).map(move |index| generator.exercise(index).document())
 }
 
-/// `count` different exercises whose prompts occur in no training corpus of any seed, spread evenly over the families.
+/// `count` different exercises whose programs occur in no training corpus of any seed, spread evenly over the families.
 ///
-/// The split is made by a hash of signature and task, so they differ from every trained exercise in a name, a constant or the wording,
-/// not only in the docstring's example. Where fewer exist (tens of thousands do), it gives those.
+/// The split is made by a hash of `def` line and body, so they differ from every trained exercise in a name or a constant, not
+/// only in the wording or the docstring's example. Where fewer exist (thousands do), it gives those.
 pub fn held_out(seed: u64, count: usize) -> Vec<Exercise> {
     let mut seen = HashSet::new();
     let candidates = (0..(count as u64).saturating_mul(64)).map(|index| exercise(seed, Side::HeldOut, index));
@@ -86,11 +86,11 @@ pub fn held_out(seed: u64, count: usize) -> Vec<Exercise> {
 
 fn exercise(seed: u64, side: Side, index: u64) -> Exercise {
     let family = family_at(seed, side, index);
-    let drafts = (0..).map(|attempt: u64| family.draft(&mut Draw::new(&[seed, side as u64, index, attempt])));
+    // Each family has programs on both sides (tested); the bound makes the search end for certain.
+    const ATTEMPTS: u64 = 10_000;
+    let draft_of = |attempt: u64| family.draft(&mut Draw::new(&[seed, side as u64, index, attempt]));
     let on_side = |draft: &Draft| draft.is_held_out() == (side == Side::HeldOut);
-    // Each family has combinations on both sides (tested), so the search ends.
-    let draft =
-        drafts.into_iter().find(on_side).unwrap_or_else(|| family.draft(&mut Draw::new(&[seed, side as u64, index])));
+    let draft = (0..ATTEMPTS).map(draft_of).find(on_side).unwrap_or_else(|| draft_of(0));
     draft.finish(family.name)
 }
 

@@ -47,22 +47,39 @@ fn every_family_appears_once_in_each_block() {
 }
 
 #[test]
-fn no_held_out_prompt_is_in_a_training_corpus() {
-    // Without the example, which the split does not look at.
-    let question =
-        |prompt: &str| prompt.lines().take(2).collect::<Vec<_>>().join("\n").trim_end_matches('"').to_string();
+fn no_held_out_program_is_in_a_training_corpus() {
+    let program = |document: &str| {
+        let (signature, rest) = document.split_once('\n').unwrap();
+        format!("{signature}\n{}", rest.rsplit_once("\"\"\"\n").unwrap().1)
+    };
     let held_out = held_out(1, 1000);
     assert_eq!(held_out.len(), 1000);
-    let questions: HashSet<String> = held_out.iter().map(|exercise| question(&exercise.prompt)).collect();
+    let programs: HashSet<String> = held_out.iter().map(|exercise| program(&exercise.document())).collect();
     for seed in [1, 2] {
         for document in corpus(seed, 20_000) {
-            assert!(!questions.contains(&question(&document)), "held out, yet in the corpus:\n{document}");
+            assert!(!programs.contains(&program(&document)), "held out, yet in the corpus:\n{document}");
         }
     }
     let families: HashSet<_> = held_out.iter().map(|exercise| exercise.family).collect();
     assert_eq!(families.len(), super::families().len(), "a family has no held-out exercise");
     let prompts: HashSet<_> = held_out.iter().map(|exercise| &exercise.prompt).collect();
     assert_eq!(prompts.len(), held_out.len(), "a held-out prompt comes twice");
+}
+
+#[test]
+fn every_family_has_programs_on_both_sides() {
+    for family in families::all() {
+        let mut programs: HashMap<String, bool> = HashMap::new();
+        for i in 0..3000 {
+            let draft = family.draft(&mut Draw::new(&[17, i]));
+            let held_out = draft.is_held_out();
+            let exercise = draft.finish(family.name);
+            programs.insert(format!("{}{}", exercise.prompt.lines().next().unwrap(), exercise.solution), held_out);
+        }
+        let held_out = programs.values().filter(|held_out| **held_out).count();
+        eprintln!("{:>5} programs, {held_out:>4} held out: {}", programs.len(), family.name);
+        assert!(held_out >= 1 && programs.len() - held_out >= 10, "{}: {held_out} of {}", family.name, programs.len());
+    }
 }
 
 #[test]

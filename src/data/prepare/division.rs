@@ -8,10 +8,8 @@ pub enum Division {
     /// Documents whose seeded hash lies in the lowest `fraction`. Equal documents go the same way, so that no validation
     /// text is a copy of a training text.
     Fraction { fraction: f64, seed: u64 },
-    /// Just this document, counted from 0: for a corpus so small that the fraction held out none.
+    /// Just this document, counted from 0: for a corpus of so few documents that the fraction fell on none or on all.
     Only(u64),
-    /// All but this document: for one so small that the fraction left none to train on.
-    AllBut(u64),
 }
 
 impl Division {
@@ -20,22 +18,18 @@ impl Division {
         match self {
             Self::Fraction { fraction, seed } => score(hash, seed) < fraction,
             Self::Only(number) => document == number,
-            Self::AllBut(number) => document != number,
         }
     }
 
     /// The rule to use instead where this one left a split empty that should not be; `None` where it did not, or nothing
-    /// helps. `lowest` and `highest` are the documents of the lowest and highest score.
-    pub fn repaired(self, train_documents: u64, val_documents: u64, lowest: u64, highest: u64) -> Option<Self> {
+    /// helps. `smallest` is the shortest document: held out alone, it is never the larger part. A single one is for training.
+    pub fn repaired(self, train_documents: u64, val_documents: u64, smallest: u64) -> Option<Self> {
         match self {
             Self::Fraction { fraction, .. } if fraction > 0.0 && train_documents + val_documents >= 2 => {
-                if val_documents == 0 {
-                    Some(Self::Only(lowest))
-                } else if train_documents == 0 {
-                    Some(Self::AllBut(highest))
-                } else {
-                    None
-                }
+                (train_documents == 0 || val_documents == 0).then_some(Self::Only(smallest))
+            }
+            Self::Fraction { seed, .. } if (train_documents, val_documents) == (0, 1) => {
+                Some(Self::Fraction { fraction: 0.0, seed })
             }
             _ => None,
         }
@@ -65,11 +59,12 @@ mod tests {
     #[test]
     fn only_an_empty_split_that_can_be_filled_is_repaired() {
         let some = Division::Fraction { fraction: 0.01, seed: 0 };
-        assert_eq!(some.repaired(5, 0, 3, 4), Some(Division::Only(3)));
-        assert_eq!(some.repaired(0, 5, 3, 4), Some(Division::AllBut(4)));
-        assert_eq!(some.repaired(5, 1, 3, 4), None);
-        assert_eq!(some.repaired(1, 0, 0, 0), None);
-        assert_eq!(Division::Fraction { fraction: 0.0, seed: 0 }.repaired(9, 0, 1, 2), None);
-        assert_eq!(Division::Only(1).repaired(9, 0, 1, 2), None);
+        assert_eq!(some.repaired(5, 0, 3), Some(Division::Only(3)));
+        assert_eq!(some.repaired(0, 5, 3), Some(Division::Only(3)));
+        assert_eq!(some.repaired(5, 1, 3), None);
+        assert_eq!(some.repaired(1, 0, 0), None);
+        assert_eq!(some.repaired(0, 1, 0), Some(Division::Fraction { fraction: 0.0, seed: 0 }));
+        assert_eq!(Division::Fraction { fraction: 0.0, seed: 0 }.repaired(9, 0, 1), None);
+        assert_eq!(Division::Only(1).repaired(9, 0, 1), None);
     }
 }

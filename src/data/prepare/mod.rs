@@ -8,6 +8,7 @@ mod skip_log;
 mod staging;
 mod summary;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +19,7 @@ pub use progress::{Bar, Progress};
 use shards::SplitWriter;
 use skip_log::SkipLog;
 use staging::Staging;
+pub use staging::abandon;
 pub use summary::PrepareSummary;
 
 use super::corpus::{self, TextField};
@@ -34,7 +36,7 @@ pub struct PrepareOptions {
     pub inputs: Vec<PathBuf>,
     /// The directory to make.
     pub out: PathBuf,
-    /// `codegen`, `bytes` or a tokenizer.json.
+    /// `codegen`, `bytes`, a tokenizer.json or a folder that holds one.
     pub tokenizer: String,
     /// Share of the documents that are held out for validation, 0 <= f < 1.
     pub val_fraction: f64,
@@ -92,7 +94,22 @@ impl PrepareOptions {
 /// # Errors
 /// Inputs that do not exist or hold no text; a vocabulary above 65536 ids; an output directory that may not be replaced;
 /// a full disk. Whatever happens, the output directory is either as it was before or whole.
-pub fn run(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<PrepareSummary> {
+pub fn run(options: &PrepareOptions, progress: impl FnMut(Progress)) -> Result<PrepareSummary> {
+    prepare(options, progress).map_err(|error| match error {
+        Error::Io { ref source, .. } if is_full(source.kind()) => Error::failed(format!(
+            "cannot write {}: no space is left there ({source}); free some space or choose another --out",
+            options.out.display()
+        )),
+        error => error,
+    })
+}
+
+fn is_full(kind: ErrorKind) -> bool {
+    // The last is a limit on the size of a process's files (`ulimit -f`).
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+fn prepare(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Result<PrepareSummary> {
     let started = Instant::now();
     options.validate()?;
     let tokenizer = Tokenizer::load(&options.tokenizer)?;
@@ -109,8 +126,14 @@ pub fn run(options: &PrepareOptions, mut progress: impl FnMut(Progress)) -> Resu
 
     let mut division = Division::Fraction { fraction: options.val_fraction, seed: options.seed };
     let mut pass = tokenise(options, &context, &pool, division, staging.dir(), &mut progress)?;
-    if let Some(repaired) = division.repaired(pass.train.documents, pass.val.documents, pass.lowest.1, pass.highest.1) {
-        // Rare and small: the corpus has so few documents that the fraction fell on none of them.
+    if let Some(repaired) = division.repaired(pass.train.documents, pass.val.documents, pass.smallest.number) {
+        if found.piped {
+            return Err(Error::input(
+                "the text has too few documents to choose a validation part while it is read, and a pipe cannot be read \
+                 twice: write it to a file first, or take --val-fraction 0",
+            ));
+        }
+        // Few documents, which may be large all the same: the whole corpus is tokenised again.
         division = repaired;
         remove_shards(staging.dir(), &pass)?;
         pass = tokenise(options, &context, &pool, division, staging.dir(), &mut progress)?;
@@ -158,9 +181,14 @@ struct Pass {
     val: Part,
     skipped: SkipLog,
     empty_documents: u64,
-    /// The lowest and the highest score of a document, with its number.
-    lowest: (f64, u64),
-    highest: (f64, u64),
+    smallest: Smallest,
+}
+
+/// The shortest document; of several, that of the lowest score.
+struct Smallest {
+    bytes: u64,
+    score: f64,
+    number: u64,
 }
 
 fn tokenise(
@@ -183,25 +211,24 @@ fn tokenise(
         val: Part::default(),
         skipped: SkipLog::default(),
         empty_documents: 0,
-        lowest: (f64::INFINITY, 0),
-        highest: (f64::NEG_INFINITY, 0),
+        smallest: Smallest { bytes: u64::MAX, score: f64::INFINITY, number: 0 },
     };
     let source_bytes_total = context.sources.iter().map(|source| source.bytes).sum();
     let mut shown = Progress { source_bytes_total, ..Progress::default() };
-    let mut document = 0u64;
+    let (mut document, mut document_bytes) = (0u64, 0u64);
     pipeline::run(context, pool, |encoded| {
         let Encoded { tokens, pieces, skipped, empty_documents, source_bytes } = encoded;
         for piece in pieces {
-            let score = score(piece.hash, options.seed);
-            if score < pass.lowest.0 {
-                pass.lowest = (score, document);
-            }
-            if score > pass.highest.0 {
-                pass.highest = (score, document);
+            document_bytes += piece.bytes;
+            let whole = Smallest { bytes: document_bytes, score: score(piece.hash, options.seed), number: document };
+            if piece.last && (whole.bytes, whole.score) < (pass.smallest.bytes, pass.smallest.score) {
+                pass.smallest = whole;
             }
             let split = if division.holds_out(document, piece.hash) { &mut val } else { &mut train };
             split.push(&tokens[piece.start..piece.end], piece.bytes, piece.last)?;
-            document += u64::from(piece.last);
+            if piece.last {
+                (document, document_bytes) = (document + 1, 0);
+            }
             shown.text_bytes += piece.bytes;
         }
         pass.skipped.merge(skipped);

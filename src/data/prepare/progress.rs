@@ -1,6 +1,6 @@
 //! What `prepare` tells while it runs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -16,9 +16,10 @@ pub struct Progress {
 }
 
 /// A progress bar on stderr, by bytes, with MB/s of text and tokens/s. Draws nothing where stderr is not a terminal.
+/// Clones are the same bar.
+#[derive(Clone)]
 pub struct Bar {
     bar: ProgressBar,
-    started: Instant,
 }
 
 impl Bar {
@@ -29,12 +30,16 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, started: Instant::now() }
+        Self { bar }
     }
 
     /// Shows `progress`; pass `|p| bar.show(p)` to `prepare::run`.
     pub fn show(&self, progress: Progress) {
-        let seconds = self.started.elapsed().max(Duration::from_millis(1)).as_secs_f64();
+        // A second way through the corpus is measured by itself.
+        if progress.source_bytes < self.bar.position() {
+            self.bar.reset();
+        }
+        let seconds = self.bar.elapsed().max(Duration::from_millis(1)).as_secs_f64();
         self.bar.set_length(progress.source_bytes_total);
         self.bar.set_position(progress.source_bytes);
         self.bar.set_message(format!(

@@ -3,9 +3,40 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::data::manifest::{MANIFEST, Manifest};
-use crate::error::{Error, Result};
+use crate::error::{Error, OneLine, Result};
+use crate::report::voice::say;
+
+/// What this process has to remove if it is ended.
+static AT_WORK: Mutex<AtWork> = Mutex::new(AtWork { unfinished: Vec::new(), committed: false });
+
+struct AtWork {
+    /// Directories under construction, each with its lock file.
+    unfinished: Vec<(PathBuf, PathBuf)>,
+    /// Whether a data set has come into place.
+    committed: bool,
+}
+
+fn at_work() -> MutexGuard<'static, AtWork> {
+    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what is under construction and then calls `end`, which is to end the process: until it returns, no directory is
+/// begun, put into place or dropped. Does nothing once a data set is in place.
+pub fn abandon(end: impl FnOnce()) {
+    let at_work = at_work();
+    if at_work.committed {
+        return;
+    }
+    for (dir, lock) in &at_work.unfinished {
+        // Again where a shard was begun meanwhile. What cannot be removed here, the next run removes.
+        let _ = (0..10).find(|_| remove_dir(dir).is_ok());
+        let _ = fs::remove_file(lock);
+    }
+    end();
+}
 
 /// A directory under construction. Dropped before [`Staging::commit`], it is removed; left behind by a killed run, the
 /// next run removes it.
@@ -29,6 +60,7 @@ impl Staging {
             (Some(parent), Some(name)) => (parent, name.to_string_lossy().into_owned()),
             _ => return Err(Error::file(out, "expected the name of a directory to make: choose another --out")),
         };
+        // Nothing is made where it would be refused.
         check_replaceable(out, force)?;
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
@@ -51,9 +83,32 @@ impl Staging {
             lock_path,
             lock: Some(lock),
         };
+        staging.restore()?;
+        check_replaceable(out, force)?;
         remove_dir(&staging.dir)?;
-        fs::create_dir(&staging.dir).map_err(Error::io("create", &staging.dir))?;
-        Ok(staging)
+        let mut at_work = at_work();
+        at_work.unfinished.push((staging.dir.clone(), staging.lock_path.clone()));
+        let made = fs::create_dir(&staging.dir).map_err(Error::io("create", &staging.dir));
+        drop(at_work);
+        made.map(|()| staging)
+    }
+
+    /// Puts back the data set of a run that was killed between the two renames of `commit`.
+    fn restore(&self) -> Result<()> {
+        if !self.replaced.join(MANIFEST).exists() {
+            return Ok(());
+        }
+        // An empty directory is as good as none; any other stays.
+        let _ = fs::remove_dir(&self.out);
+        if fs::symlink_metadata(&self.out).is_ok() {
+            return Ok(());
+        }
+        fs::rename(&self.replaced, &self.out).map_err(Error::io("restore", &self.out))?;
+        say(&format!(
+            "{}: put back the data set that an interrupted `trainer prepare --force` had moved aside",
+            OneLine(self.out.display())
+        ));
+        Ok(())
     }
 
     /// The directory to build in.
@@ -63,6 +118,15 @@ impl Staging {
 
     /// Moves the finished directory into place. An earlier data set is first moved aside and only removed afterwards.
     pub fn commit(self, force: bool) -> Result<()> {
+        let mut at_work = at_work();
+        let committed = self.put_into_place(force);
+        at_work.committed |= committed.is_ok();
+        // Dropping `self` takes it again.
+        drop(at_work);
+        committed
+    }
+
+    fn put_into_place(&self, force: bool) -> Result<()> {
         // What lies there may have changed since `begin`.
         check_replaceable(&self.out, force)?;
         sync_dir(&self.dir)?;
@@ -72,7 +136,10 @@ impl Staging {
         } else if self.out.exists() {
             fs::remove_dir(&self.out).map_err(Error::io("replace", &self.out))?;
         }
-        fs::rename(&self.dir, &self.out).map_err(Error::io("write", &self.out))?;
+        fs::rename(&self.dir, &self.out).map_err(|error| {
+            let _ = fs::rename(&self.replaced, &self.out);
+            Error::io("write", &self.out)(error)
+        })?;
         if let Some(parent) = self.dir.parent() {
             sync_dir(parent)?;
         }
@@ -82,6 +149,8 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        let mut at_work = at_work();
+        at_work.unfinished.retain(|(dir, _)| *dir != self.dir);
         // After a commit there is nothing left under this name. What cannot be removed here, the next run removes.
         let _ = fs::remove_dir_all(&self.dir);
         // Windows removes no open file; while the lock is held elsewhere, no run gets past `begin`.
@@ -98,7 +167,9 @@ fn check_replaceable(out: &Path, force: bool) -> Result<()> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(Error::file(out, "is a file, where the data set's directory should go: choose another --out"));
+            // The directory itself, or one above it.
+            let file = out.ancestors().find(|path| path.exists()).unwrap_or(out);
+            return Err(Error::file(file, "is a file, where a folder is needed: choose another --out"));
         }
         Err(error) => return Err(Error::io("read", out)(error)),
     };

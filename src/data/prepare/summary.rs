@@ -7,9 +7,15 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount};
 
 use crate::data::manifest::{Manifest, Part};
+use crate::error::OneLine;
 
 /// A split below this many tokens is not even one sequence of phi-1's length.
 const ONE_SEQUENCE: u64 = 2048 + 1;
+/// A share of the documents that makes a validation part of some sequences out of little text.
+const ENOUGH: f64 = 0.05;
+/// A validation part above this share of the tokens that is also this many times what was asked for is a surprise.
+const LARGE: f64 = 0.1;
+const TIMES: f64 = 5.0;
 /// Skipped files that are named on the screen; the manifest names all.
 const NAMED: usize = 20;
 
@@ -54,16 +60,36 @@ fn warnings(manifest: &Manifest) -> Vec<String> {
                 .into(),
         );
     }
-    for (name, part) in [("training", &manifest.train), ("validation", &manifest.val)] {
+    let (asked, all) = (manifest.options.val_fraction, manifest.train.tokens + manifest.val.tokens);
+    let share = manifest.val.tokens as f64 / all.max(1) as f64;
+    if asked > 0.0 && share > LARGE && share > TIMES * asked {
+        warnings.push(format!(
+            "the validation part has {:.0}% of the tokens, where --val-fraction asked for {}%: documents are held out \
+             whole, and these are few or of very different sizes",
+            share * 100.0,
+            (asked * 1e8).round() / 1e6
+        ));
+    }
+    let more = match manifest.options.val_fraction < ENOUGH {
+        true => format!("--val-fraction {ENOUGH} keeps more"),
+        false => "a larger --val-fraction or more text gives it more".to_string(),
+    };
+    let (train, val) = (("train", "use more text"), ("validate", more.as_str()));
+    for (name, part, (verb, advice)) in [("training", &manifest.train, train), ("validation", &manifest.val, val)] {
         if part.documents > 0 && part.tokens < ONE_SEQUENCE {
             warnings.push(format!(
-                "the {name} part has only {} tokens, less than one sequence of 2048 and its last target: use more text or a \
-                 shorter model.seq_len",
-                part.tokens
+                "the {name} part has only {}: a model with seq_len above {} cannot {verb} on it; {advice}",
+                counted(part.tokens, "token"),
+                part.tokens.saturating_sub(1)
             ));
         }
     }
     warnings
+}
+
+/// "1 shard", "2 shards".
+fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(number), if number == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for PrepareSummary {
@@ -71,15 +97,16 @@ impl fmt::Display for PrepareSummary {
         let line = |f: &mut fmt::Formatter, name: &str, part: &Part| {
             writeln!(
                 f,
-                "  {name:<10} {} tokens, {} documents, {} of text, {} shards",
-                HumanCount(part.tokens),
-                HumanCount(part.documents),
+                "  {name:<10} {}, {}, {} of text, {}",
+                counted(part.tokens, "token"),
+                counted(part.documents, "document"),
                 HumanBytes(part.bytes),
-                part.shards.len()
+                counted(part.shards.len() as u64, "shard")
             )
         };
         let seconds = self.elapsed.as_secs_f64().max(1e-9);
-        writeln!(f, "{}: prepared with tokenizer {}", self.out.display(), self.manifest.tokenizer.name)?;
+        let (out, tokenizer) = (OneLine(self.out.display()), OneLine(&self.manifest.tokenizer.name));
+        writeln!(f, "{out}: prepared with tokenizer {tokenizer}")?;
         line(f, "train", &self.manifest.train)?;
         line(f, "validation", &self.manifest.val)?;
         writeln!(
@@ -90,15 +117,21 @@ impl fmt::Display for PrepareSummary {
             HumanCount((self.tokens() as f64 / seconds) as u64)
         )?;
         if self.manifest.empty_documents > 0 {
-            writeln!(f, "  {} empty documents left out", HumanCount(self.manifest.empty_documents))?;
+            writeln!(f, "  {} left out", counted(self.manifest.empty_documents, "empty document"))?;
+        }
+        if self.manifest.other_files > 0 {
+            let verb = if self.manifest.other_files == 1 { "was" } else { "were" };
+            writeln!(f, "  {} of other kinds {verb} left aside", counted(self.manifest.other_files, "file"))?;
         }
         let (files, records) = self.skipped();
         if files + records > 0 {
-            writeln!(f, "  skipped {} files and {} records:", HumanCount(files), HumanCount(records))?;
+            writeln!(f, "  skipped {} and {}:", counted(files, "file"), counted(records, "record"))?;
             for skipped in self.manifest.skipped.iter().take(NAMED) {
-                write!(f, "    {}: {}", skipped.path, skipped.reason)?;
+                write!(f, "    {}: {}", OneLine(&skipped.path), OneLine(&skipped.reason))?;
                 match (skipped.records, skipped.first) {
-                    (Some(records), Some(first)) => writeln!(f, " ({records} records, the first is number {first})")?,
+                    (Some(records), Some(first)) => {
+                        writeln!(f, " ({}, the first is number {first})", counted(records, "record"))?;
+                    }
                     _ => writeln!(f)?,
                 }
             }

@@ -121,7 +121,8 @@ fn every_document_arrives_once_whole_and_in_order() {
         skipped,
         [
             ("bad.jsonl", "has no field `text` or `content` or `code`", Some(1), Some(5)),
-            ("bad.jsonl", "not a JSON object", Some(2), Some(2)),
+            ("bad.jsonl", "not a JSON object", Some(1), Some(4)),
+            ("bad.jsonl", "not a JSON object: expected ident", Some(1), Some(2)),
             ("latin1.txt", "not UTF-8", None, None),
         ]
     );
@@ -130,6 +131,7 @@ fn every_document_arrives_once_whole_and_in_order() {
     assert_eq!(Manifest::read(&out).unwrap().as_ref(), Some(manifest));
     let report = summary.to_string();
     assert!(report.contains("latin1.txt: not UTF-8") && report.contains("the first is number 5"), "{report}");
+    assert!(report.contains("1 file of other kinds was left aside"), "{report}");
     assert_eq!(corpus.entries(), ["out", "src"]);
     // The directory is a tokenizer's directory too.
     let tokenizer = Tokenizer::load(out.to_str().unwrap()).unwrap();
@@ -156,6 +158,7 @@ fn the_result_does_not_depend_on_the_number_of_threads() {
 fn tiny_corpora_still_get_a_validation_document_where_they_can() {
     for (texts, fraction, train, val) in [
         (&["one"][..], 0.5, 1, 0),
+        (&["one"], 0.999_999_999, 1, 0),
         (&["one", "two"], 1e-9, 1, 1),
         (&["one", "two"], 0.999_999_999, 1, 1),
         (&["same", "same"], 0.5, 1, 1),
@@ -177,6 +180,40 @@ fn tiny_corpora_still_get_a_validation_document_where_they_can() {
             assert_eq!(summary.warnings.iter().any(|warning| warning.contains("only one document")), fraction > 0.0);
         }
     }
+}
+
+#[test]
+fn of_few_documents_the_smallest_is_held_out() {
+    let texts = ["large\n".repeat(500), "middle\n".repeat(100), "small".to_string()];
+    for (fraction, seed) in [(1e-9, 0), (1e-9, 1), (0.999_999_999, 0), (0.999_999_999, 1)] {
+        let corpus = Corpus { dir: tempfile::tempdir().unwrap() };
+        for (i, text) in texts.iter().enumerate() {
+            corpus.file(&format!("src/{i}.txt"), text.as_bytes());
+        }
+        run(&PrepareOptions { val_fraction: fraction, seed, ..corpus.options("out") }, quiet).unwrap();
+        assert_eq!(documents(&corpus.dir.path().join("out"), Split::Val), ["small"], "{fraction} {seed}");
+    }
+}
+
+#[test]
+fn a_validation_part_far_from_what_was_asked_for_is_noted() {
+    let corpus = Corpus { dir: tempfile::tempdir().unwrap() };
+    corpus.file("src/a.txt", b"some words");
+    corpus.file("src/b.txt", b"as many words");
+    let summary = run(&PrepareOptions { val_fraction: 1e-9, ..corpus.options("out") }, quiet).unwrap();
+    let noted = |warning: &String| warning.contains("where --val-fraction asked for 0%");
+    assert!(summary.warnings.iter().any(noted), "{:?}", summary.warnings);
+}
+
+#[test]
+fn names_and_marks_of_text_files() {
+    let corpus = Corpus { dir: tempfile::tempdir().unwrap() };
+    corpus.file("src/mark.py", "\u{feff}x = 1".as_bytes());
+    let odd = if cfg!(windows) { "src/odd.py" } else { "src/o\u{1b}dd.py" };
+    corpus.file(odd, b"\xff");
+    let summary = run(&corpus.options("out"), quiet).unwrap();
+    assert_eq!(documents(&corpus.dir.path().join("out"), Split::Train), ["x = 1"]);
+    assert!(!summary.to_string().contains('\u{1b}'), "{summary:?}");
 }
 
 #[test]
@@ -237,7 +274,29 @@ fn an_existing_directory_is_replaced_only_if_it_is_a_data_set_and_force_is_set()
     // A file in its place.
     corpus.file("flat", b"x");
     let message = run(&corpus.options("flat"), quiet).unwrap_err().to_string();
-    assert!(message.contains("is a file"), "{message}");
+    assert!(message.contains("flat: is a file"), "{message}");
+    let message = run(&corpus.options("flat/x"), quiet).unwrap_err().to_string();
+    assert!(message.contains("flat: is a file"), "{message}");
+}
+
+#[test]
+fn what_a_run_killed_between_its_renames_moved_aside_is_put_back() {
+    let corpus = Corpus::new();
+    let (options, out) = (corpus.options("out"), corpus.dir.path().join("out"));
+    run(&options, quiet).unwrap();
+    let first = contents(&out);
+    let killed = || fs::rename(&out, corpus.dir.path().join(".out.replaced")).unwrap();
+    killed();
+    assert!(run(&options, quiet).unwrap_err().to_string().contains("--force"));
+    assert_eq!(contents(&out), first);
+    killed();
+    let inputs = vec![corpus.dir.path().join("src/latin1.txt")];
+    assert!(run(&PrepareOptions { inputs, force: true, ..options.clone() }, quiet).is_err());
+    assert_eq!(contents(&out), first);
+    killed();
+    run(&PrepareOptions { force: true, seed: 3, ..options }, quiet).unwrap();
+    assert_ne!(contents(&out), first);
+    assert_eq!(corpus.entries(), ["out", "src"]);
 }
 
 #[test]

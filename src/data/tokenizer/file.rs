@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::pretokenize::END_OF_TEXT;
 use super::{charsmap, hf_json};
 use crate::data::guard::guarded;
 use crate::error::{Error, Result, Short};
 
 /// Bytes. The longest tokens in use are runs of some hundred spaces.
 const LONGEST_TOKEN: usize = 4096;
+
+/// Ends of a text where neither `<|endoftext|>` nor the file's configuration gives one, the more certain first: of Llama and
+/// T5, Gemma, Llama 3, ChatML and BERT.
+const ENDS: [&str; 5] = ["</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]"];
 
 /// A tokenizer read from a file, with the file itself, so that it can be handed on unchanged.
 pub struct FileTokenizer {
@@ -38,18 +43,25 @@ impl FileTokenizer {
         tokenizer
             .with_truncation(None)
             .map_err(|error| Error::file(path, format!("cannot lift truncation: {error}")))?;
-        let (end_of_text_token, end_of_text) = ["<|endoftext|>", "</s>"]
-            .into_iter()
+        let config = read_optional(&path.with_file_name("tokenizer_config.json"))?;
+        let told = config.as_deref().and_then(eos_token);
+        // First, whatever the configuration of a chat model says: there it is the end of a turn.
+        let (end_of_text_token, end_of_text) = std::iter::once(END_OF_TEXT)
+            .chain(told.as_deref())
+            .chain(ENDS)
             .find_map(|token| tokenizer.token_to_id(token).map(|id| (token.to_string(), id)))
             .ok_or_else(|| {
+                let eos = told.as_ref().map_or("there is none".to_string(), |told| format!("\"{}\"", Short(told)));
                 Error::file(
                     path,
-                    "its vocabulary has neither <|endoftext|> nor </s>, one of which must stand between documents: \
-                     add one of them to the tokenizer's added_tokens",
+                    format!(
+                        "its vocabulary has no token to stand between documents: looked for {END_OF_TEXT}, the eos_token of \
+                         a tokenizer_config.json beside it ({eos}), {}; add one of them to the tokenizer's added_tokens",
+                        ENDS.join(", ")
+                    ),
                 )
             })?;
         let vocabulary = tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
-        let config = read_optional(&path.with_file_name("tokenizer_config.json"))?;
         Ok(Self { path: path.to_path_buf(), tokenizer, json, config, end_of_text, end_of_text_token, vocabulary })
     }
 
@@ -130,6 +142,13 @@ fn check_tokens(json: &[u8]) -> std::result::Result<(), String> {
 /// `path` itself, or the tokenizer.json inside it if it is a directory.
 pub fn tokenizer_path(path: &Path) -> PathBuf {
     if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() }
+}
+
+/// The end of a text that a tokenizer_config.json names, in either of its two forms.
+fn eos_token(config: &[u8]) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_slice(config).ok()?;
+    let token = config.get("eos_token")?;
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_string)
 }
 
 fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {

@@ -103,7 +103,7 @@ impl Tokenizer {
         }
     }
 
-    /// The id that ends each document: of `<|endoftext|>`, or `</s>` where a file has only that.
+    /// The id that ends each document: of `<|endoftext|>`, or of another end of text where a file has only that.
     pub fn end_of_text(&self) -> u32 {
         match &self.kind {
             Kind::Codegen => codegen::END_OF_TEXT_ID,
@@ -273,11 +273,35 @@ mod tests {
         let missing = message(&path);
         assert!(missing.to_string().contains("expected codegen, bytes, or the path"), "{missing}");
         assert_eq!(missing.exit_code(), 2);
-        fs::write(&path, word_level("[SEP]")).unwrap();
-        assert!(message(&path).to_string().contains("neither <|endoftext|> nor </s>"));
+        fs::write(&path, word_level("[END]")).unwrap();
+        let endless = message(&path).to_string();
+        assert!(endless.contains("<|endoftext|>") && endless.contains("(there is none), </s>, <eos>"), "{endless}");
         fs::write(&path, "{}").unwrap();
         assert!(message(&path).to_string().contains("expected a Hugging Face tokenizer.json"));
         assert_eq!(message(&path).exit_code(), 2);
+    }
+
+    #[test]
+    fn a_text_ends_as_the_file_or_its_configuration_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        let end = || Tokenizer::load(path.to_str().unwrap()).map(|tokenizer| tokenizer.end_of_text()).ok();
+        for token in ["</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]"] {
+            fs::write(&path, word_level(token)).unwrap();
+            assert_eq!(end(), Some(4), "{token}");
+        }
+        for (config, expected) in [
+            (r#"{"eos_token":"[CLS]"}"#, Some(9)),
+            (r#"{"eos_token":{"content":"[CLS]"}}"#, Some(9)),
+            (r#"{"eos_token":"elsewhere"}"#, Some(4)),
+            (r#"{"eos_token":null}"#, Some(4)),
+        ] {
+            fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+            assert_eq!(end(), expected, "{config}");
+        }
+        fs::write(&path, word_level("<|endoftext|>")).unwrap();
+        fs::write(dir.path().join("tokenizer_config.json"), r#"{"eos_token":"[CLS]"}"#).unwrap();
+        assert_eq!(end(), Some(4));
     }
 
     fn unigram(token: &str, normalizer: &str) -> String {

@@ -73,6 +73,9 @@ pub enum Resume {
     Always,
     /// It must not hold one.
     Never,
+    /// What it holds makes way (the demo's).
+    #[value(skip)]
+    Replace,
 }
 
 /// What a run is asked to do.
@@ -107,7 +110,7 @@ pub fn run<B: DecoderBackend>(
     let ranks = request.group.size() as f64;
     let facts = &DeviceFacts { peak_flops: facts.peak_flops.map(|peak| ranks * peak), ..facts.clone() };
     let mut run = Run::<B>::open(request, data, device, facts)?;
-    let mut progress = TrainProgress::new(run.state.step, run.config.train.steps);
+    let mut progress = TrainProgress::new(run.state.step, run.config.train.steps, run.state.loss_scale.is_some());
     if run.state.step >= run.config.train.steps {
         progress.say(&format!("all {} steps were made before: there is nothing left to train", run.config.train.steps));
     }
@@ -303,15 +306,16 @@ impl<B: DecoderBackend> Run<'_, B> {
 
     fn tell_overflow(&self, report: &StepReport, progress: &TrainProgress) {
         let scale = self.state.loss_scale.map_or(1.0, |scale| scale.scale);
+        let what = if report.loss.is_finite() { "gradients" } else { "the loss" };
+        let tell = |now: &str| {
+            progress.say(&format!(
+                "step {}: {what} overflowed fp16, so this step's update was skipped; the loss scale {now} {scale}",
+                self.state.step
+            ));
+        };
         match report.overflow {
-            Some(Overflow::Forgiven) => progress.say(&format!(
-                "step {}: gradients overflowed fp16, so this step's update was skipped; the loss scale stays at {scale}",
-                self.state.step
-            )),
-            Some(Overflow::Halved) => progress.say(&format!(
-                "step {}: gradients overflowed fp16, so this step's update was skipped; the loss scale is now {scale}",
-                self.state.step
-            )),
+            Some(Overflow::Forgiven) => tell("stays at"),
+            Some(Overflow::Halved) => tell("is now"),
             Some(Overflow::AtFloor) | None => {}
         }
     }

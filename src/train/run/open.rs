@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use trainer_backends::DecoderBackend;
 
-use super::prepare::{claim, prepare};
+use super::prepare::{claim, origin, prepare, write_origin};
 use super::samples::Samples;
 use super::saves::check_same_weights;
 use super::selection::Selection;
@@ -29,7 +29,7 @@ use crate::train::stop::Allowance;
 
 /// Whether a run directory holds something to go on from, and that is wanted.
 pub fn goes_on(out: &Path, resume: Resume) -> bool {
-    resume != Resume::Never && list_steps(out).is_ok_and(|steps| !steps.is_empty())
+    matches!(resume, Resume::Auto | Resume::Always) && list_steps(out).is_ok_and(|steps| !steps.is_empty())
 }
 
 impl<'a, B: DecoderBackend> Run<'a, B> {
@@ -43,6 +43,9 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         let allowance = Allowance::new(max_hours);
         // A run that goes on has its own weights.
         let (init_from, left_aside) = if goes_on(&out, resume) { (None, init_from) } else { (init_from, None) };
+        // One that is asked to go on and has no checkpoint yet begins as it began.
+        let begins_again = resume == Resume::Always && !goes_on(&out, resume);
+        let init_from = if begins_again { every(&*group, origin(&out))? } else { init_from };
         let ready = DataCheck::start(data).and_then(|check| {
             let ready = prepare::<B>(&config, init_from.as_deref(), data, device, facts, (&group, overlap))?;
             let looks = (Selection::open(&config, data)?, Samples::open(&config, data)?);
@@ -72,6 +75,12 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         };
         check_same_weights(&replica, state.step, || save::weights_checksum(&state.weights))?;
         batches.leave_out(&loop_state.left_out);
+        if begins_again {
+            let with = init_from
+                .as_ref()
+                .map_or("random weights".into(), |model| format!("the weights of {}", model.display()));
+            say(&format!("{} has no checkpoint to go on from: it begins at step 1, with {with}", out.display()));
+        }
         if found.is_some() && resume == Resume::Auto {
             say(&format!(
                 "{} holds this run up to step {}: going on from there (--resume=never refuses that)",
@@ -87,6 +96,9 @@ impl<'a, B: DecoderBackend> Run<'a, B> {
         }
         let mut log = None;
         lead(&*group, || {
+            if found.is_none() {
+                write_origin(&out, init_from.as_deref())?;
+            }
             storage::replace_file(&out.join(CONFIG), config.to_toml()?.as_bytes())?;
             log = Some(RunLog::open(&out, state.step, &facts.description, group.size())?);
             // A kill between the save and the pointer's move would otherwise forget it.

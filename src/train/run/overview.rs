@@ -6,7 +6,7 @@ use trainer_backends::DecoderBackend;
 
 use super::{DeviceFacts, Run};
 use crate::model::memory::{Memory, Plan};
-use crate::report::table::Table;
+use crate::report::table::{Table, bytes, thousands};
 
 impl<B: DecoderBackend> Run<'_, B> {
     /// The table at the start.
@@ -15,13 +15,17 @@ impl<B: DecoderBackend> Run<'_, B> {
         let arch = &self.decoder.arch;
         let ranks = self.replica.group.size();
         let plan = Plan { devices: ranks as u64, zero: self.replica.zero, ..Plan::new(config) };
-        let memory = Memory::estimate(arch, &plan).total() as f64 / (1u64 << 30) as f64;
+        let memory = Memory::estimate(arch, &plan).total();
         let tokens = self.data.train.tokens();
         let epochs = config.train.steps as f64 * config.tokens_per_step() as f64 / tokens as f64;
         let start = match (self.state.step, init_from) {
             (0, None) => format!("random weights, seed {}", config.train.seed),
             (0, Some(model)) => format!("the weights of {}", model.display()),
             (step, _) => format!("the checkpoint of step {step}"),
+        };
+        let micro_batches = match config.accumulation() {
+            1 => "one micro-batch".to_owned(),
+            several => format!("{several} micro-batches"),
         };
         let mut table = Table::pairs();
         table
@@ -41,11 +45,11 @@ impl<B: DecoderBackend> Run<'_, B> {
             .row([
                 "batch",
                 &format!(
-                    "{} sequences of {} = {} tokens a step, in {} micro-batches of {}",
+                    "{} sequences of {} = {} tokens per step, in {} of {}",
                     config.train.batch,
                     config.model.seq_len,
                     config.tokens_per_step(),
-                    config.accumulation(),
+                    micro_batches,
                     config.train.micro_batch
                 ),
             ]);
@@ -61,7 +65,10 @@ impl<B: DecoderBackend> Run<'_, B> {
             ]);
         }
         table
-            .row(["data", &format!("{tokens} training tokens; {epochs:.2} epochs in {} steps", config.train.steps)])
+            .row([
+                "data",
+                &format!("{} training tokens; {epochs:.2} epochs in {} steps", thousands(tokens), config.train.steps),
+            ])
             .row([
                 "recipe",
                 &format!(
@@ -75,7 +82,7 @@ impl<B: DecoderBackend> Run<'_, B> {
                     config.model.residual_dropout
                 ),
             ])
-            .row(["memory", &format!("about {memory:.2} GiB")])
+            .row(["memory", &format!("about {} for model, optimizer and activations", bytes(memory))])
             .row(["start", &start])
             .row(["run", &self.out.display().to_string()]);
         table.to_string()

@@ -145,7 +145,11 @@ impl<B: DecoderBackend> Run<'_, B> {
             }
             Err(error) => {
                 session::overcome();
-                progress.say(&format!("warning: {error}; training goes on, and the next checkpoint will be tried"));
+                let next = match self.is_finished() {
+                    true => "it is tried once more",
+                    false => "training goes on, and the next checkpoint will be tried",
+                };
+                progress.say(&format!("warning: {error}; {next}"));
             }
         }
     }

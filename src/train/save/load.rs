@@ -1,5 +1,6 @@
 //! A checkpoint's state, on any number of ranks.
 
+use std::ops::Range;
 use std::path::Path;
 
 use burn_tensor::DType;
@@ -7,10 +8,11 @@ use trainer_backends::DecoderBackend;
 
 use super::common;
 use super::loop_state::LoopState;
-use crate::checkpoint::OptimizerFiles;
-use crate::checkpoint::model_files::load_model;
+use crate::checkpoint::model_files::{self, load_model};
+use crate::checkpoint::{Dtype, OptimizerFiles};
 use crate::config::{Config, Precision};
 use crate::error::{Error, Result};
+use crate::model::architecture::Difference;
 use crate::model::{Buffers, Decoder, HostBuffers};
 use crate::parallel::Replica;
 use crate::train::state::{TrainState, dtype};
@@ -25,43 +27,54 @@ pub fn load<B: DecoderBackend>(
     let loop_state = LoopState::read(checkpoint)?;
     let (model, weights) = load_model(&checkpoint.join("model"))?;
     if model.architecture != decoder.arch {
+        let differences = model.architecture.differences(&decoder.arch);
+        let [there, here] = Difference::told(&differences);
+        let sets = Difference::sets(&differences);
         return Err(Error::file(
             checkpoint,
-            format!("holds another model ({:?}) than the run's config.toml ({:?})", model.architecture, decoder.arch),
+            format!(
+                "has {there}, but the configuration has {here}: a run keeps its model, so leave the change out or give \
+                 {sets}; for another model choose another --out"
+            ),
         ));
     }
     let optimizer = OptimizerFiles::open(checkpoint)?;
-    let groups = 0..decoder.table.groups.len();
-    let read = |prefix: &str| -> Result<HostBuffers> {
-        let mut host =
-            HostBuffers { groups: groups.clone().map(|group| vec![0.0; replica.kept(group).len()]).collect() };
+    let read = |prefix: &str, part: &dyn Fn(usize) -> Range<usize>| -> Result<HostBuffers> {
+        let groups = (0..decoder.table.groups.len()).map(|group| vec![0.0; part(group).len()]);
+        let mut host = HostBuffers { groups: groups.collect() };
         for entry in &decoder.table.entries {
-            let kept = replica.kept(entry.group);
-            let wanted = common(&kept, &entry.range());
+            let part = part(entry.group);
+            let wanted = common(&part, &entry.range());
             if wanted.is_empty() {
                 continue;
             }
-            let out = &mut host.groups[entry.group][wanted.start - kept.start..][..wanted.len()];
-            let part = wanted.start - entry.offset..wanted.end - entry.offset;
-            optimizer.read(&format!("{prefix}{}", entry.name), part, out)?;
+            let out = &mut host.groups[entry.group][wanted.start - part.start..][..wanted.len()];
+            let elements = wanted.start - entry.offset..wanted.end - entry.offset;
+            optimizer.read(&format!("{prefix}{}", entry.name), elements, out)?;
         }
         Ok(host)
     };
+    let (own, whole) = (|group| replica.kept(group), |group: usize| 0..decoder.table.groups[group].len);
+    let precision = config.train.precision;
+    // A run may go on in another precision. Its fp32 weights are then the masters that it had, or become them.
+    let same_precision = model.dtype.is_none_or(|stored| stored == model_files::dtype(precision));
+    let from_masters = !same_precision && model.dtype != Some(Dtype::F32);
+    let weights = if from_masters { read("master.", &whole)? } else { weights };
     let device = &decoder.device;
     let mut state = TrainState::of_rank(config, &decoder.table, weights, device, replica);
-    if config.train.precision != Precision::Fp32 {
-        let master: Buffers<B> = read("master.")?.upload(device, DType::F32);
+    if same_precision && precision != Precision::Fp32 {
+        let master: Buffers<B> = read("master.", &own)?.upload(device, DType::F32);
         if replica.zero == 0 {
-            let narrow = dtype(config.train.precision);
-            state.weights = master.iter().map(|group| group.clone().cast(narrow)).collect();
+            state.weights = master.iter().map(|group| group.clone().cast(dtype(precision))).collect();
         }
         state.master = Some(master);
     }
     debug_assert!(state.weights.iter().all(|group| group.dtype() == dtype(config.train.precision)));
-    state.m = read("m.")?.upload::<B>(device, DType::F32);
-    state.v = read("v.")?.upload::<B>(device, DType::F32);
+    state.m = read("m.", &own)?.upload::<B>(device, DType::F32);
+    state.v = read("v.", &own)?.upload::<B>(device, DType::F32);
     state.step = loop_state.step;
     state.updates = loop_state.updates;
-    state.loss_scale = loop_state.loss_scale;
+    // Only fp16 has one, and begins with the configuration's where the checkpoint has none.
+    state.loss_scale = state.loss_scale.map(|first| loop_state.loss_scale.unwrap_or(first));
     Ok((state, loop_state))
 }
