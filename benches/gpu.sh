@@ -1,9 +1,10 @@
 #!/bin/sh
-# trainer beside PyTorch on one NVIDIA GPU, in less than ten minutes: needs a built binary and a python3 with torch, nothing
-# else (no Rust, no network). Every part can be chosen, has a time of its own, and does not stop the others where it fails.
-# Writes gpu.json after each measurement, and Markdown rows for benches/RESULTS.md at the end.
+# trainer beside PyTorch on one NVIDIA GPU, in parts, each meant to fit into ten minutes (not yet run on a GPU): needs a
+# built binary and a python3 with torch, nothing else (no Rust, no network). Every part can be chosen, has a time of its own,
+# and does not stop the others where it fails. Writes gpu.json after each measurement, and Markdown rows for
+# benches/RESULTS.md at the end.
 #
-#   sh benches/gpu.sh                                      everything that fits ten minutes
+#   sh benches/gpu.sh                                      what is meant to fit into ten minutes together
 #   sh benches/gpu.sh --parts facts,trial,selftest,kernels,sweep     a first call; then a second, and a third:
 #   sh benches/gpu.sh --parts phi-1 --tune NAME=VALUE,...      what the sweep printed
 #   sh benches/gpu.sh --parts phi-1-no-dropout,phi-1-small,decode

@@ -5,9 +5,14 @@
 # CUDA_EMULATOR_CAPABILITY=80|90 is the device (80); tests/emulator/src/driver.rs lists the other variables.
 set -eu
 cd "$(dirname "$0")/.."
+[ -n "${HOME:-}" ] && PATH="$PATH:$HOME/.cargo/bin"
 wheels=target/cuda-wheels
 folder=target/emulated-cuda
-sh scripts/setup.sh test "$wheels"
+sh scripts/setup.sh build
+sh scripts/setup.sh wheels "$wheels" || {
+    echo "error: NVIDIA's compilers are needed in $wheels" >&2
+    exit 1
+}
 cargo build --release --bin trainer
 cargo build --release -p cuda-emulator
 mkdir -p "$folder/toolkit/include"
