@@ -1,8 +1,8 @@
 //! The built-in corpus: small Python exercises, textbook style, made by a seeded generator.
 //!
 //! An exercise is a signature, a docstring that states the task, and a correct body; beside it stand assertions that decide
-//! whether another body is correct too. Every program, which is a combination of family, names and constants, is either for training or
-//! held out, whatever the seed: see [`Generator`] and [`held_out`].
+//! whether another body is correct too. Every program, which is a combination of family, names and constants, is either for
+//! training or held out, whatever the seed: see [`Generator`] and [`held_out`].
 
 mod draw;
 mod families;
@@ -76,8 +76,8 @@ pub fn corpus(seed: u64, count: u64) -> impl Iterator<Item = String> {
 
 /// `count` different exercises whose programs occur in no training corpus of any seed, spread evenly over the families.
 ///
-/// The split is made by a hash of `def` line and body, so they differ from every trained exercise in a name or a constant, not
-/// only in the wording or the docstring's example. Where fewer exist (thousands do), it gives those.
+/// The split is made by a hash of `def` line and body, so they differ from every trained exercise in a name or a constant,
+/// not only in the wording or the docstring's example. Where fewer exist (thousands do), it gives those.
 pub fn held_out(seed: u64, count: usize) -> Vec<Exercise> {
     let mut seen = HashSet::new();
     let candidates = (0..(count as u64).saturating_mul(64)).map(|index| exercise(seed, Side::HeldOut, index));
