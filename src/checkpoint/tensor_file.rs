@@ -113,7 +113,7 @@ pub fn replace_tensor_file(path: &Path, entries: Vec<TensorEntry<'_>>) -> Result
     check_replaceable(path)?;
     let partial = storage::sibling(path, ".partial");
     write_tensor_file(&partial, entries, &[])?;
-    storage::rename(&partial, path)
+    storage::rename(&partial, path).inspect_err(|_| _ = fs::remove_file(&partial))
 }
 
 /// # Errors
