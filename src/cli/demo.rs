@@ -26,6 +26,7 @@ use crate::report::progress::duration;
 use crate::report::voice::say;
 use crate::train::input::TrainingData;
 use crate::train::run::{self, Resume, RunRequest, RunSummary};
+use crate::train::stop;
 
 /// What a demo's configuration has in place of a path to data.
 pub const DATA_PATH: &str = "built-in exercises";
@@ -161,7 +162,7 @@ impl Task for Demo<'_> {
     }
 }
 
-/// Lets the trained model complete exercises.
+/// Lets the trained model complete exercises; gives nothing where it was stopped.
 struct Solve<'a> {
     out: &'a Path,
     held_out: &'a [Exercise],
@@ -187,12 +188,23 @@ impl Task for Solve<'_> {
             batch: Generation::BATCH,
             cache: true,
         };
-        let (completions, _) = complete(&decoder, &weights, &prompts, &generation, |_, _| Next::Continue)?;
+        // The run that came before listens for signals.
+        let next = |_, _| if stop::is_asked() { Next::Stop } else { Next::Continue };
+        let (completions, _) = complete(&decoder, &weights, &prompts, &generation, next)?;
+        if stop::is_asked() {
+            return Ok(Vec::new());
+        }
         completions.iter().map(|completion| tokenizer.decode(&completion.tokens)).collect()
     }
 }
 
 fn show(out: &Path, held_out: &[Exercise], completions: &[String], summary: &RunSummary) -> Result<()> {
+    if completions.is_empty() {
+        return print(&format!(
+            "stopped before the exercises were solved; the trained model is in {}\n",
+            out.display()
+        ));
+    }
     let verdicts = match Python::find() {
         Some(python) => {
             let jobs = std::thread::available_parallelism().map_or(1, usize::from);

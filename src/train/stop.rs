@@ -45,6 +45,11 @@ impl Stop {
     }
 }
 
+/// Whether Ctrl-C or SIGTERM has asked for the end.
+pub fn is_asked() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
 /// Starts to listen: Ctrl-C and SIGTERM ask the run to finish its step, save and exit; a second one exits at once. SIGUSR1,
 /// which Slurm sends on request before a job's time is up, does as the first. May be called more than once.
 pub fn listen() -> Result<()> {

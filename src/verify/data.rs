@@ -84,7 +84,7 @@ fn tokenizer(path: &Path, manifest: &Manifest) -> Result<String> {
     if fingerprint_hex(tokenizer.fingerprint()) != manifest.tokenizer.fingerprint {
         return Err(Error::file(path, format!("is another tokenizer than the one that made the shards: {AGAIN}")));
     }
-    Ok("the tokenizer that made the shards, by its fingerprint".to_string())
+    Ok("has the tokens and ids that the shards were made with, by their fingerprint".to_string())
 }
 
 /// Shards without a manifest: llm.c's own, or ours of which it was lost.

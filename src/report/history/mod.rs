@@ -17,6 +17,7 @@ pub use thin::Thinned;
 use super::samples::SampleRecord;
 use super::{metrics, samples, sessions};
 use crate::checkpoint::RunLock;
+use crate::checkpoint::layout::list_steps;
 use crate::error::{Error, Result, Short};
 use crate::profile::ByPart;
 use crate::train::run::CONFIG;
@@ -64,7 +65,8 @@ impl History {
         let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
         let written = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|time| time.as_secs_f64());
         let steps = config.iter().find(|(key, _)| key == "train.steps").and_then(|(_, steps)| steps.parse().ok());
-        let signs = Signs { held: RunLock::is_held(dir), now: sessions::now(), written, steps };
+        let saved = list_steps(dir).ok().and_then(|steps| steps.last().copied());
+        let signs = Signs { held: RunLock::is_held(dir), now: sessions::now(), written, steps, saved };
         let summary = Summary::new(&curves, &sessions, &signs);
         let samples = thin::samples(samples::read(dir), MOST_SAMPLED);
         let parts = ByPart::read(dir);

@@ -40,6 +40,8 @@ pub(super) struct Signs {
     pub written: Option<f64>,
     /// What the configuration asks for.
     pub steps: Option<u64>,
+    /// The step of the newest checkpoint.
+    pub saved: Option<u64>,
 }
 
 /// The numbers of a run. Losses are nats a token.
@@ -82,6 +84,8 @@ impl Summary {
             // Written before sessions were.
             None if all => (Status::Finished, None),
             None => (Status::Stopped, None),
+            // Killed after the last step was saved, with nothing left to do.
+            Some(None) if all && signs.saved >= signs.steps => (Status::Finished, None),
             Some(None) => (Status::Failed, Some("ended without a word: killed, or the machine went down".to_owned())),
             Some(Some(end)) => match end.outcome {
                 // Finished once, and then asked for more steps that were not begun.
@@ -142,7 +146,7 @@ mod tests {
     fn what_a_run_says_of_itself() {
         let curves = Curves::new(&[step(1, 3.0), step(2, 2.0), step(3, f64::NAN)]);
         let status = |sessions: &[Session], held: Option<bool>, steps: u64, written: f64| {
-            let signs = Signs { held, now: 1000.0, written: Some(written), steps: Some(steps) };
+            let signs = Signs { held, now: 1000.0, written: Some(written), steps: Some(steps), saved: None };
             let summary = Summary::new(&curves, sessions, &signs);
             assert_eq!((summary.step, summary.loss, summary.skipped), (3, Some(2.0), 1));
             (summary.status, summary.message)
@@ -161,6 +165,10 @@ mod tests {
         assert!(killed == Status::Failed && message.is_some_and(|message| message.contains("killed")));
         assert_eq!(status(&[session(None)], None, 5, 950.0).0, Status::Running);
         assert_eq!(status(&[session(None)], None, 5, 500.0).0, Status::Failed);
+        let saved =
+            |step| Signs { held: Some(false), now: 1000.0, written: Some(0.0), steps: Some(3), saved: Some(step) };
+        let status = |step| Summary::new(&curves, &[session(None)], &saved(step)).status;
+        assert_eq!((status(2), status(3)), (Status::Failed, Status::Finished));
     }
 
     #[test]
