@@ -53,15 +53,17 @@ impl Staging {
     /// Checks that `out` may be written and makes the directory to build in.
     ///
     /// # Errors
-    /// `out` holds something other than an earlier data set, or one and `force` is not set; another run is at work on it;
-    /// the directory beside it cannot be made.
+    /// `out` holds something other than an earlier data set, or one and `force` is not set; it is a link to nothing, or a
+    /// mounted file system; another run is at work on it; the directory beside it cannot be made.
     pub fn begin(out: &Path, force: bool) -> Result<Self> {
+        let out = &behind_link(out)?;
         let (parent, name) = match (out.parent(), out.file_name()) {
             (Some(parent), Some(name)) => (parent, name.to_string_lossy().into_owned()),
             _ => return Err(Error::file(out, "expected the name of a directory to make: choose another --out")),
         };
         // Nothing is made where it would be refused.
         check_replaceable(out, force)?;
+        check_no_mount(out)?;
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         let beside = |what: &str| parent.join(format!(".{name}.{what}"));
@@ -159,6 +161,35 @@ impl Drop for Staging {
         }
         let _ = fs::remove_file(&self.lock_path);
     }
+}
+
+/// The folder that a link leads to, so that it is replaced and not the link; any other path as it is.
+///
+/// # Errors
+/// A link to nothing.
+fn behind_link(out: &Path) -> Result<PathBuf> {
+    match fs::symlink_metadata(out) {
+        Ok(found) if found.is_symlink() => fs::canonicalize(out)
+            .map_err(|_| Error::file(out, "is a link to what is not there: remove it, or choose another --out")),
+        _ => Ok(out.to_path_buf()),
+    }
+}
+
+/// # Errors
+/// A file system is mounted at `out`: no other folder can be put in its place.
+fn check_no_mount(out: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+        let above = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if device(out).is_some_and(|own| device(above).is_some_and(|above| above != own)) {
+            let what = "is where a file system is mounted, which no folder can replace: choose a folder in it as --out";
+            return Err(Error::file(out, what));
+        }
+    }
+    let _ = out;
+    Ok(())
 }
 
 /// `out` may be missing, empty, or (with `force`) an earlier data set and nothing else.

@@ -249,6 +249,24 @@ fn a_vocabulary_that_does_not_fit_is_refused() {
     assert!(message.contains("at most 65536 ids; this tokenizer has 65537"), "{message}");
 }
 
+#[cfg(unix)]
+#[test]
+fn behind_a_link_the_folder_is_replaced_and_not_the_link() {
+    let corpus = Corpus::new();
+    let at = |name: &str| corpus.dir.path().join(name);
+    fs::create_dir_all(at("disk/real")).unwrap();
+    for (target, link) in [("disk/real", "link"), ("disk/nothing", "dangling")] {
+        std::os::unix::fs::symlink(at(target), at(link)).unwrap();
+    }
+    run(&corpus.options("link"), quiet).unwrap();
+    run(&PrepareOptions { force: true, seed: 3, ..corpus.options("link") }, quiet).unwrap();
+    assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink() && at("disk/real/manifest.json").is_file());
+    let names = |dir: &str| fs::read_dir(at(dir)).unwrap().count();
+    assert_eq!(names("disk"), 1);
+    let refused = run(&corpus.options("dangling"), quiet).unwrap_err().to_string();
+    assert!(refused.contains("is a link to what is not there"), "{refused}");
+}
+
 #[test]
 fn an_existing_directory_is_replaced_only_if_it_is_a_data_set_and_force_is_set() {
     let corpus = Corpus::new();
