@@ -48,7 +48,6 @@ impl Deref for Mapped {
 
 #[cfg(unix)]
 mod fault {
-    use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
     use std::ptr;
     use std::sync::Once;
@@ -57,7 +56,9 @@ mod fault {
     use nix::libc;
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-    /// Files that are listed by name at a time; more are told of without their names.
+    use crate::error::OneLine;
+
+    /// Files that are listed at a time. A fault in one beyond them does what the signal did before.
     const SLOTS: usize = 1024;
 
     struct Slot {
@@ -65,7 +66,7 @@ mod fault {
         /// Addresses `start..end`; `start` is 0 while they are not set.
         start: AtomicUsize,
         end: AtomicUsize,
-        name: AtomicPtr<Vec<u8>>,
+        name: AtomicPtr<String>,
     }
 
     static LISTED: [Slot; SLOTS] = [const {
@@ -91,7 +92,8 @@ mod fault {
             let free = LISTED.iter().position(|slot| !slot.taken.swap(true, Ordering::AcqRel));
             if let Some(slot) = free.and_then(|index| LISTED.get(index)) {
                 let start = map.as_ptr() as usize;
-                slot.name.store(Box::into_raw(Box::new(path.as_os_str().as_bytes().to_vec())), Ordering::Relaxed);
+                let name = OneLine(path.display()).to_string();
+                slot.name.store(Box::into_raw(Box::new(name)), Ordering::Relaxed);
                 slot.end.store(start + map.len(), Ordering::Relaxed);
                 slot.start.store(start, Ordering::Release);
             }
@@ -133,7 +135,7 @@ mod fault {
             // SAFETY: set before `start` was, and not freed while somebody reads within the map.
             let name = unsafe { slot.name.load(Ordering::Relaxed).as_ref() };
             say(b"\nerror: ");
-            say(name.map_or(b"a mapped file", Vec::as_slice));
+            say(name.map_or(b"a mapped file", |name| name.as_bytes()));
             say(b": was cut short while it was read, or its disk fails: bring the whole file back (copy it again, or make it \
                   again), and run the same command again\n");
             crate::exit::at_once(1);
